@@ -1,0 +1,1 @@
+"""Batch LLM jobs on Airflow."""

@@ -1,0 +1,1 @@
+"""Adapters translate vendors' words to ours and back; they decide nothing."""

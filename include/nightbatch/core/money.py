@@ -1,0 +1,105 @@
+"""Money: what a row may cost, what it did cost, and what it would have cost in real time. Exact decimals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+
+MILLION = Decimal(1_000_000)
+ZERO = Decimal(0)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one answer, as billed."""
+
+    input_tokens: int = 0
+    """All input tokens; the cached ones below are part of them."""
+    cached_tokens: int = 0
+    """Input tokens read from the vendor's cache."""
+    cache_write_tokens: int = 0
+    """Input tokens written to the vendor's cache."""
+    output_tokens: int = 0
+    """All output tokens; reasoning is part of them."""
+    reasoning_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
+            self.output_tokens + other.output_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What a million tokens cost, in USD."""
+
+    input_usd: Decimal
+    output_usd: Decimal
+    cached_usd: Decimal
+    cache_write_usd: Decimal
+    source: str
+    """Where the price comes from and from which date, for the cost report."""
+
+    def cost_usd(self, usage: Usage) -> Decimal:
+        """Price what was billed."""
+        plain = usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens
+        total = (
+            plain * self.input_usd
+            + usage.cached_tokens * self.cached_usd
+            + usage.cache_write_tokens * self.cache_write_usd
+            + usage.output_tokens * self.output_usd
+        )
+        return total / MILLION
+
+    def worst_usd(self, *, input_tokens: int, output_tokens: int) -> Decimal:
+        """Price the most these tokens can cost: a cache write may cost more than plain input."""
+        dearest = max(self.input_usd, self.cache_write_usd)
+        return (input_tokens * dearest + output_tokens * self.output_usd) / MILLION
+
+
+@dataclass(frozen=True)
+class Price:
+    """The two rates of a model that matter; None where a rate is not known."""
+
+    batch: Rate | None
+    realtime: Rate | None
+    note: str = ""
+    """Why a rate is unknown, and what to do about it."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What rows cost."""
+
+    usage: Usage = Usage()
+    batch_usd: Decimal = ZERO
+    realtime_usd: Decimal = ZERO
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.usage + other.usage, self.batch_usd + other.batch_usd, self.realtime_usd + other.realtime_usd)
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    """Add costs up."""
+    return sum(costs, Cost())
+
+
+def tokens_bound(size_bytes: int) -> int:
+    """
+    Bound the input tokens of a text by its UTF-8 bytes.
+
+    Byte-level vocabularies never make more tokens than bytes; that bound is four times too high for prose. Three
+    bytes a token was over the truth by 17 % on a mix of prose, code and JSON (measured 2026-11), and random
+    Unicode still broke it, so the bound is two.
+    """
+    return -(-size_bytes // 2) + 16
+
+
+def tokens_expected(size_bytes: int) -> int:
+    """Estimate the input tokens of a text: four UTF-8 bytes a token, about right for English prose."""
+    return -(-size_bytes // 4)

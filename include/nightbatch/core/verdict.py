@@ -1,0 +1,97 @@
+"""A verdict: whether a result is usable, and what the row needs if it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .result import ErrorKind, Finish, Outcome, Result
+
+
+class VerdictKind(StrEnum):
+    """What to do with a row."""
+
+    GOOD = "good"
+    AGAIN = "again"
+    """Nothing is wrong with the row: send it again as it is."""
+    CHANGE = "change"
+    """It was answered badly: send it again with something changed."""
+    DEAD = "dead"
+    """No retry can help."""
+    ACCOUNT = "account"
+    """The account stops the run; the row stays pending."""
+
+
+class Reason(StrEnum):
+    """Why a row is not good; the words people see in dead letters and reports."""
+
+    NONE = ""
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    MISSING = "missing"
+    TRANSIENT = "transient_error"
+    TRUNCATED = "truncated"
+    REFUSED = "refused"
+    PAUSED = "paused"
+    EMPTY = "empty_answer"
+    NOT_JSON = "not_json"
+    OFF_SCHEMA = "off_schema"
+    INVALID_REQUEST = "invalid_request"
+    ACCOUNT = "account_trouble"
+    UNREADABLE = "unreadable_result"
+    BUDGET = "budget"
+    NOT_SENT = "not_sent"
+    BAD_KEY = "bad_key"
+    DUPLICATE_KEY = "duplicate_key"
+    BAD_RECORD = "bad_record"
+    TOO_LARGE = "too_large"
+    REQUEST_REFUSED = "request_refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a row is usable, and why not. `detail` is short and holds no answer text."""
+
+    kind: VerdictKind
+    reason: Reason = Reason.NONE
+    detail: str = ""
+
+
+GOOD = Verdict(VerdictKind.GOOD)
+MISSING = Verdict(VerdictKind.AGAIN, Reason.MISSING, "sent, and in no result file; possibly billed")
+
+Check = Callable[[str], Verdict]
+"""Judges an answer's text against the job's schema."""
+
+_UNANSWERED = {
+    Outcome.EXPIRED: Verdict(VerdictKind.AGAIN, Reason.EXPIRED),
+    Outcome.CANCELLED: Verdict(VerdictKind.AGAIN, Reason.CANCELLED),
+}
+_UNFINISHED = {
+    Finish.TRUNCATED: Reason.TRUNCATED,
+    Finish.REFUSED: Reason.REFUSED,
+    Finish.PAUSED: Reason.PAUSED,
+}
+
+
+def judge(result: Result, check: Check) -> Verdict:
+    """Say whether a result is usable; `check` sees only whole, unrefused, non-empty answers."""
+    if result.outcome is Outcome.ERRORED:
+        return _judge_error(result)
+    if result.outcome is not Outcome.ANSWERED:
+        return _UNANSWERED[result.outcome]
+    if result.finish in _UNFINISHED:
+        return Verdict(VerdictKind.CHANGE, _UNFINISHED[result.finish])
+    if result.text is None or not result.text.strip():
+        return Verdict(VerdictKind.CHANGE, Reason.EMPTY)
+    return check(result.text)
+
+
+def _judge_error(result: Result) -> Verdict:
+    match result.error_kind:
+        case ErrorKind.ACCOUNT:
+            return Verdict(VerdictKind.ACCOUNT, Reason.ACCOUNT, result.error_code)
+        case ErrorKind.PERMANENT:
+            return Verdict(VerdictKind.DEAD, Reason.INVALID_REQUEST, result.error_code)
+    return Verdict(VerdictKind.AGAIN, Reason.TRANSIENT, result.error_code)

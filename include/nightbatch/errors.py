@@ -1,0 +1,267 @@
+"""Every error nightbatch raises on purpose, and what the caller should do with it.
+
+NightbatchError
+├── Transient               try again later; Airflow retries
+│   ├── ProviderBusy        the vendor asks us to slow down, or cannot be reached
+│   ├── CreateUnclear       a create call was sent and its reply never came
+│   ├── QueueFull           the vendor's queue is full; the shard waits its turn
+│   ├── RunOverlaps         another run of the job holds an overlapping window
+│   ├── MustWait            a rule of ours says "not yet"
+│   ├── StorageUnavailable  a store, source, sink or ledger cannot be reached
+│   └── StaleAttempt        somebody else has moved this shard on; look again
+└── Terminal                trying again changes nothing; a person is told
+    ├── JobInvalid          a job file with all of its problems
+    ├── ConnectionInvalid   a connection is absent or of the wrong type
+    ├── BadSource / BadSink the data or the table is not what the job says
+    ├── RequestTooLarge     one request alone is over the lane's limit
+    ├── RequestRefused      the vendor refused a create for good
+    ├── AccountTrouble      key, credit or permission: sending stops, rows stay pending
+    ├── BudgetExceeded      the worst case would go over the budget
+    ├── PlanChanged         what would be sent is not what was sealed
+    ├── BatchVanished       the vendor no longer knows a batch that was paid
+    ├── LedgerMismatch      the ledger is of another version
+    ├── RunIncomplete       the run adds up, and rows are pending
+    ├── RunFailed           the run broke a limit of the job
+    └── DoesNotAddUp        the books do not balance
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+
+class NightbatchError(Exception):
+    """The root of everything raised here."""
+
+
+class Transient(NightbatchError):
+    """Trying again later may work."""
+
+
+class Terminal(NightbatchError):
+    """Trying again changes nothing."""
+
+
+class ProviderBusy(Transient):
+    """The vendor could not be read: busy, over its rate limit, or out of reach. Nothing was created."""
+
+    def __init__(self, provider: str, doing: str, *, cause: str, retry_after_s: float | None = None) -> None:
+        self.provider, self.doing, self.cause, self.retry_after_s = provider, doing, cause, retry_after_s
+        wait = f" It asks for {retry_after_s:.0f} s." if retry_after_s else ""
+        super().__init__(f"{provider} did not answer while {doing}: {cause}.{wait} Nothing is lost; it is tried again.")
+
+
+class CreateUnclear(Transient):
+    """A create call went out and no reply came: the batch may exist and may be billed."""
+
+    def __init__(self, provider: str, *, cause: str) -> None:
+        self.provider, self.cause = provider, cause
+        super().__init__(
+            f"the reply to a create call at {provider} was lost ({cause}). The batch may exist. nightbatch asks the "
+            "vendor before it sends again; there is nothing to do."
+        )
+
+
+class QueueFull(Transient):
+    """The vendor refuses a batch because too much waits in its queue; no batch was created."""
+
+    def __init__(self, provider: str, *, cause: str) -> None:
+        self.provider, self.cause = provider, cause
+        super().__init__(f"the queue at {provider} is full ({cause}). The shard waits its turn; nothing was billed.")
+
+
+class RunOverlaps(Transient):
+    """Another run of this job works on an overlapping window."""
+
+    def __init__(self, job: str, *, other_run: str, since: datetime) -> None:
+        self.job, self.other_run, self.since = job, other_run, since
+        super().__init__(
+            f"job {job}: run {other_run} has held an overlapping window since {since:%Y-%m-%d %H:%M} UTC. "
+            "This run waits for it. `nightbatch status` shows what the other one is waiting for."
+        )
+
+
+class MustWait(Transient):
+    """A rule of ours says "not yet": nothing is wrong."""
+
+    def __init__(self, reason: str, *, until: datetime) -> None:
+        self.reason, self.until = reason, until
+        super().__init__(f"{reason}; looks again at {until:%H:%M:%S} UTC")
+
+
+class StorageUnavailable(Transient):
+    """A store, source, sink or ledger cannot be reached."""
+
+    def __init__(self, what: str, *, cause: str) -> None:
+        self.what, self.cause = what, cause
+        super().__init__(f"{what} cannot be reached: {cause}. It is tried again; check the connection if it stays so.")
+
+
+class StaleAttempt(Transient):
+    """Another process has moved this shard on since we looked."""
+
+    def __init__(self, shard: str, *, expected: str, found: str) -> None:
+        self.shard, self.expected, self.found = shard, expected, found
+        super().__init__(
+            f"shard {shard} is at {found}, not at {expected}: another attempt has moved it on. "
+            "This one stops without sending; the next look continues from there."
+        )
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a job file."""
+
+    path: str
+    problem: str
+    remedy: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        where = f"line {self.line}: " if self.line else ""
+        return f"{where}{self.path}: {self.problem}. {self.remedy}"
+
+
+class JobInvalid(Terminal):
+    """A job file cannot be used; says all that is wrong with it at once."""
+
+    def __init__(self, file: str, problems: Sequence[Problem]) -> None:
+        self.file, self.problems = file, tuple(problems)
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        lines = "\n".join(f"  {problem}" for problem in self.problems)
+        super().__init__(f"{file}: {count}\n{lines}")
+
+
+class ConnectionInvalid(Terminal):
+    """A connection is absent, or cannot be used for what the job wants of it."""
+
+    def __init__(self, conn_id: str, *, problem: str, remedy: str) -> None:
+        self.conn_id = conn_id
+        super().__init__(f"connection {conn_id}: {problem}. {remedy}")
+
+
+class BadSource(Terminal):
+    """The source is not what the job says: a file or query is missing, unreadable, or lacks a column."""
+
+    def __init__(self, source: str, *, problem: str, remedy: str) -> None:
+        self.source = source
+        super().__init__(f"source {source}: {problem}. {remedy}")
+
+
+class BadSink(Terminal):
+    """The sink does not take the answers: rights, a column of another type, another job's table."""
+
+    def __init__(self, sink: str, *, problem: str, remedy: str) -> None:
+        self.sink = sink
+        super().__init__(f"sink {sink}: {problem}. {remedy}")
+
+
+class RequestTooLarge(Terminal):
+    """One rendered request alone is over the lane's limit, so no shard can hold it."""
+
+    def __init__(self, custom_id: str, *, size_bytes: int, max_bytes: int) -> None:
+        self.custom_id, self.size_bytes, self.max_bytes = custom_id, size_bytes, max_bytes
+        super().__init__(
+            f"request {custom_id} is {size_bytes:,} bytes; this lane takes at most {max_bytes:,} bytes in a whole "
+            "shard. Shorten the prompt template or the column it uses."
+        )
+
+
+class RequestRefused(Terminal):
+    """The vendor refused a create for good; nothing was created."""
+
+    def __init__(self, provider: str, *, code: str, message: str) -> None:
+        self.provider, self.code = provider, code
+        super().__init__(
+            f"{provider} refused the batch ({code}): {message}. Nothing was billed. The rows stay pending; correct the "
+            "job file (model, parameters or schema), then run the window again."
+        )
+
+
+class AccountTrouble(Terminal):
+    """The key, credit or permissions of the account stop all sending; every unsent row stays pending."""
+
+    def __init__(self, provider: str, *, code: str, message: str) -> None:
+        self.provider, self.code = provider, code
+        super().__init__(
+            f"the account at {provider} cannot be used ({code}): {message}. Nothing more is sent and every row is kept "
+            "pending. Mend the key or the credit, then clear the run, or run the window again."
+        )
+
+
+class BudgetExceeded(Terminal):
+    """Sending this shard could cost more than the budget leaves."""
+
+    def __init__(self, *, needed_usd: Decimal, left_usd: Decimal, budget_usd: Decimal) -> None:
+        self.needed_usd, self.left_usd, self.budget_usd = needed_usd, left_usd, budget_usd
+        super().__init__(
+            f"this shard could cost {needed_usd:.4f} USD at worst and {left_usd:.4f} of the budget of "
+            f"{budget_usd:.4f} USD are left. It was not sent; its rows are pending. Raise budget_usd, or lower "
+            "max_output_tokens, and run the window again."
+        )
+
+
+class PlanChanged(Terminal):
+    """What would be sent is not what was sealed."""
+
+    def __init__(self, name: str, *, sealed: str, found: str) -> None:
+        self.name, self.sealed, self.found = name, sealed, found
+        super().__init__(
+            f"{name} has SHA-256 {found[:12]}…, the sealed plan says {sealed[:12]}…. It was not sent. Somebody changed "
+            "the staging folder; run the window again with force to make a new plan."
+        )
+
+
+class BatchVanished(Terminal):
+    """The vendor no longer knows a batch that was created, and may have billed it."""
+
+    def __init__(self, provider: str, batch_id: str, *, since: datetime) -> None:
+        self.provider, self.batch_id = provider, batch_id
+        super().__init__(
+            f"{provider} has not known batch {batch_id} since {since:%Y-%m-%d %H:%M} UTC. It may have been billed, so "
+            "it is not sent again on its own. Ask the vendor, or send its rows again: run the window with force."
+        )
+
+
+class LedgerMismatch(Terminal):
+    """The ledger's tables are of another version than this library."""
+
+    def __init__(self, *, found: str, expected: str) -> None:
+        self.found, self.expected = found, expected
+        super().__init__(
+            f"the ledger is at version {found}; this nightbatch works with {expected}. "
+            "Run `nightbatch migrate` with the newest installed version, or upgrade this one."
+        )
+
+
+class RunIncomplete(Terminal):
+    """The run adds up, and some rows are pending or still with the vendor."""
+
+    def __init__(self, run_id: str, *, pending: int, reasons: str) -> None:
+        self.run_id, self.pending = run_id, pending
+        super().__init__(
+            f"run {run_id} is incomplete: {pending:,} rows are pending ({reasons}). All else is loaded and nothing is "
+            "lost. Clear the run, or run the window again, to go on; the job's next run takes these rows first."
+        )
+
+
+class RunFailed(Terminal):
+    """The run broke a limit that the job sets, for example its share of dead letters."""
+
+    def __init__(self, run_id: str, *, problem: str, remedy: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"run {run_id}: {problem}. {remedy}")
+
+
+class DoesNotAddUp(Terminal):
+    """The books do not balance: some rows are in no place, or in two."""
+
+    def __init__(self, run_id: str, *, differences: Sequence[str]) -> None:
+        self.run_id, self.differences = run_id, tuple(differences)
+        super().__init__(
+            f"run {run_id} does not add up: {'; '.join(self.differences)}. Nothing was deleted. "
+            "Keep the staging folder and the ledger as they are, and look at `nightbatch status`."
+        )

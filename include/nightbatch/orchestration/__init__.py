@@ -1,0 +1,1 @@
+"""Airflow, and only here: the Dag factory, its operators, trigger and deadline alerts."""

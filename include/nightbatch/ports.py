@@ -1,0 +1,592 @@
+"""What nightbatch needs from outside, on one page: nothing here knows a vendor, a database or Airflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, BinaryIO, Literal, Protocol
+
+import pyarrow as pa
+
+from .core.batch import BatchState
+from .core.ids import Label, ShardRef
+from .core.money import Cost, Price
+from .core.request import Endpoint, Messages, RequestSpec
+from .core.result import Result
+from .core.shard import Limits, ShardPlan, ShardState
+from .core.window import Window
+
+# --- settings of an installation ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one installation chooses; every value can be set by an environment variable (see `.env.example`)."""
+
+    ledger_url: str
+    staging_uri: str
+    staging_connection: str = ""
+    poll_from_s: float = 30.0
+    poll_to_s: float = 300.0
+    send_deadline_s: float = 120.0
+    """How long after its intent an attempt may still send; later it must not."""
+    request_timeout_s: float = 600.0
+    """Hard limit of one create call."""
+    listing_lag_s: float = 600.0
+    """How long a new batch may be absent from the vendor's listing."""
+    queue_wait_s: float = 300.0
+    """How long a shard that found the queue full waits before it asks again."""
+    ui_base_url: str = ""
+    """Where the Airflow UI is, for links in messages."""
+
+
+# --- connections ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A named way to reach something, as Airflow keeps it. `repr` hides the password and the extra."""
+
+    conn_id: str
+    conn_type: str
+    host: str = ""
+    port: int | None = None
+    login: str = ""
+    password: str = field(default="", repr=False)
+    schema: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+Connections = Callable[[str], Connection]
+"""Looks a connection up by its id; raises `ConnectionInvalid` where there is none."""
+
+
+class Clock(Protocol):
+    """Time, handed in so that tests own it."""
+
+    def now(self) -> datetime:
+        """Give the time, aware, in UTC."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+
+# --- store: files between the steps ---------------------------------------------------------------------------
+
+
+class Store(Protocol):
+    """Immutable files below one base URI. A name is a relative path with forward slashes."""
+
+    def uri(self, name: str) -> str:
+        """Give the full URI of a file, for people and for XCom."""
+
+    def writer(self, name: str) -> AbstractContextManager[BinaryIO]:
+        """
+        Stream a file in, in bounded memory.
+
+        The file is there, whole, only after the block ended well; when the block raises, nothing appears.
+        """
+
+    def reader(self, name: str) -> AbstractContextManager[BinaryIO]:
+        """Stream a file out; seekable, buffered, in bounded memory. Raises FileNotFoundError."""
+
+    def read(self, name: str) -> bytes:
+        """Read a small file whole. Raises FileNotFoundError."""
+
+    def write(self, name: str, content: bytes, *, if_absent: bool = False) -> bool:
+        """Write a small file at once; with `if_absent`, say False and change nothing where it exists."""
+
+    def exists(self, name: str) -> bool:
+        """Say whether the file is there. "Could not read" raises StorageUnavailable; it is never False."""
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """List the names of all files below a folder, sorted."""
+
+    def delete(self, name: str) -> None:
+        """Remove a file; nothing happens where it is not there."""
+
+
+# --- source and sink ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A few hundred records: names of the columns, and a tuple of values a record, in that order."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+
+class Source(Protocol):
+    """Rows in."""
+
+    def read(self, window: Window) -> Iterator[Chunk]:
+        """
+        Stream the records of a window, in a stable order, in bounded memory.
+
+        Yields no chunk where there are no records. Raises BadSource where it is not what the job says,
+        StorageUnavailable where it cannot be reached.
+        """
+
+    @property
+    def identity(self) -> str:
+        """Name what is read, without secrets, so that a sink that is the same thing is found out."""
+
+
+@dataclass(frozen=True)
+class SinkContext:
+    """What a load is about; ordering between runs rests on it."""
+
+    job: str
+    run: str
+    window: Window
+    generation: int
+
+
+@dataclass(frozen=True)
+class MergeCounts:
+    """What one keyed merge did, counted inside its transaction."""
+
+    offered: int
+    merged: int
+    """Inserted, or replaced an older or equal row."""
+    newer_kept: int
+    """Left alone because the sink holds an answer of a newer window or generation."""
+
+
+class Sink(Protocol):
+    """
+    Rows out: answers and dead letters, merged by key, ordered by window end, then generation.
+
+    Answer batches have the columns of `ANSWER_SCHEMA`; the sink turns `answer` (JSON text) into typed columns by
+    the job's schema. Doing a merge again changes nothing.
+    """
+
+    def prepare(self, context: SinkContext) -> None:
+        """Create what is absent and check what is there. Raises BadSink, also for a table of another job."""
+
+    def merge(self, context: SinkContext, part: str, batches: Iterable[pa.RecordBatch]) -> MergeCounts:
+        """Merge the answers of one part (a shard's name) atomically; the same part twice changes nothing."""
+
+    def bury(self, context: SinkContext, part: str, batches: Iterable[pa.RecordBatch]) -> int:
+        """Write dead letters (`DEAD_SCHEMA`), keyed by run and key; the same part twice changes nothing."""
+
+    def known(self) -> Iterator[list[tuple[str, str]]]:
+        """Stream (key, fingerprint) of every answer in the sink, in chunks. Empty where there is no sink yet."""
+
+    @property
+    def identity(self) -> str:
+        """Name what is written, without secrets, in the same form as a source's."""
+
+
+ANSWER_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("fingerprint", pa.string()),
+        ("answer", pa.string()),
+        ("provider", pa.string()),
+        ("model", pa.string()),
+        ("prompt_version", pa.string()),
+        ("round", pa.int32()),
+        ("custom_id", pa.string()),
+        ("duplicate_of", pa.string()),
+        ("input_tokens", pa.int64()),
+        ("output_tokens", pa.int64()),
+        ("cached_tokens", pa.int64()),
+        ("cost_usd", pa.decimal128(18, 9)),
+    ]
+)
+"""One good answer. `duplicate_of` is the twin's key, or null; a duplicate costs nothing."""
+
+DEAD_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("fingerprint", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("raw_answer", pa.string()),
+        ("model", pa.string()),
+        ("round", pa.int32()),
+        ("custom_id", pa.string()),
+        ("duplicate_of", pa.string()),
+        ("cost_usd", pa.decimal128(18, 9)),
+    ]
+)
+"""One dead letter: why a record has no answer. `raw_answer` is untrusted text, cut at 20,000 characters."""
+
+
+# --- provider -------------------------------------------------------------------------------------------------
+
+
+class Encoder(Protocol):
+    """Turns messages into a vendor's request body, and back. Made once for a shard; called once a row."""
+
+    def body(self, messages: Messages) -> bytes:
+        """Encode one request; canonical, so that equal questions have equal bytes (fingerprints rest on it)."""
+
+    def line(self, custom_id: str, body: bytes) -> bytes:
+        """Wrap a body into a line of a request file, newline included. `custom_id` needs no escaping."""
+
+    def decode(self, line: bytes) -> Messages:
+        """Read the messages back out of a line that `line` made."""
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """One result file at the vendor, as a stream of its bytes."""
+
+    name: str
+    """Safe as a file name: `output`, `error` or `results`."""
+    chunks: Iterator[bytes]
+
+
+class Provider(Protocol):
+    """
+    One account of one vendor's batch API. Errors of the vendor's SDK end here.
+
+    Every method may raise ProviderBusy (nothing was created or changed), AccountTrouble, and what it names.
+    """
+
+    name: str
+    limits: Limits
+    endpoints: tuple[Endpoint, ...]
+    found_by: Literal["label", "count"]
+    """How a lost batch is found: by its label in the vendor's metadata, or only by its time and number of rows."""
+
+    def encoder(self, spec: RequestSpec) -> Encoder:
+        """Give what encodes requests of this kind."""
+
+    def account(self) -> str:
+        """Name the account as the vendor does, else the connection's declared name; never by the key."""
+
+    def upload(self, lines: Iterator[bytes], *, size_bytes: int, name: str) -> str | None:
+        """Send a request file ahead, streamed; None where the vendor takes requests in the create call."""
+
+    def create(self, *, file_id: str | None, lines: Iterator[bytes], endpoint: Endpoint, label: Label) -> BatchState:
+        """
+        Create the batch: one call, the SDK's retries off, a hard timeout.
+
+        Raises CreateUnclear where the reply was lost (timeout, reset, 5xx), QueueFull and RequestRefused where
+        the vendor certainly made nothing (4xx).
+        """
+
+    def find(self, label: Label, *, rows: int, since: datetime, until: datetime) -> list[BatchState]:
+        """
+        Give every batch at the vendor that may be the one with this label, from a *complete* listing.
+
+        `since` and `until` bound its creation. With `found_by == "label"` an item is certainly ours; with
+        "count" it is a candidate until a custom_id in its results proves it. Empty means "certainly not listed".
+        """
+
+    def poll(self, batch_id: str) -> BatchState:
+        """Look at a batch once. A 404 is the status NOT_FOUND, never an error."""
+
+    def results(self, state: BatchState) -> Iterator[RawFile]:
+        """Stream every result file of an ended batch; both output and error file where there are two."""
+
+    def parse(self, line: bytes) -> Result:
+        """Read one line of a result file. Raises ValueError for a line that is none."""
+
+    def withdraw(self, file_id: str) -> None:
+        """Delete an uploaded request file, so that a create that comes late must fail; absent is fine."""
+
+    def cancel(self, batch_id: str) -> None:
+        """Cancel a batch. Only ever called by a person's deliberate act."""
+
+    def ask(self, body: bytes, *, endpoint: Endpoint) -> Result:
+        """Ask one question in real time, at the full price."""
+
+    def batch_url(self, batch_id: str) -> str:
+        """Give the page where a person sees this batch at the vendor."""
+
+
+class Prices(Protocol):
+    """What models cost."""
+
+    def price(self, provider: str, model: str, *, at: datetime) -> Price:
+        """Give the rates in force at an instant; an unknown one is None, never a guess."""
+
+
+# --- notifier -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Message:
+    """What people are told. Every text may quote untrusted words; each notifier escapes for its medium."""
+
+    event_id: str
+    """The same at every attempt to send, and shown in the message, so that a repeat can be recognised."""
+    kind: str
+    """at_risk, late, failed, incomplete, report."""
+    title: str
+    facts: Sequence[tuple[str, str]]
+    """Label and value, in reading order: what happened, since when, how many rows, money."""
+    happens_next: str
+    to_do: str
+    link: str = ""
+
+
+class Notifier(Protocol):
+    """One channel to people."""
+
+    channel: str
+    """`mail` or `slack`; together with the event id it names a delivery."""
+
+    def send(self, message: Message) -> None:
+        """Deliver, or raise Transient."""
+
+
+# --- ledger ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run: one job, one window, one generation."""
+
+    run: str
+    job: str
+    window: Window
+    generation: int
+    state: Literal["open", "complete", "incomplete", "failed"]
+    """`open` until it is settled. Only `open` runs hold their window."""
+    started_utc: datetime
+    settled_utc: datetime | None = None
+    plan: Mapping[str, Any] | None = None
+    """What `seal_plan` wrote for round 0; None before."""
+    books: Mapping[str, Any] | None = None
+    """What settle added up last."""
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """A sealed round: its shards, and what happened to the rows that did not go into one."""
+
+    run: str
+    round: int
+    shards: tuple[ShardPlan, ...]
+    facts: Mapping[str, Any]
+    """Round 0: counts of prepare, the job's copy and hashes. Later rounds: rows by fate and reason, file names."""
+
+
+@dataclass(frozen=True)
+class PendingFile:
+    """Rows that wait for the job's next run: a Parquet file in the store (see `steps/retry.py`)."""
+
+    run: str
+    name: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try to get one shard answered: an intent, and what became of it."""
+
+    attempt_id: int
+    ref: ShardRef
+    number: int
+    """1 for the first."""
+    state: Literal["intent", "sending", "open", "ended", "absent", "refused", "lost"]
+    """`absent`: proved not to exist. `refused`: the vendor made nothing. `lost`: vanished, or disowned."""
+    provider: str
+    account: str
+    content_sha256: str
+    rows: int
+    intent_utc: datetime
+    send_deadline_utc: datetime
+    certain_utc: datetime
+    """From when on a complete listing without the batch proves that there is none."""
+    reserved_usd: Decimal
+    file_id: str | None = None
+    batch_id: str | None = None
+    created_utc: datetime | None = None
+    last_seen_utc: datetime | None = None
+    vendor_status: str = ""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard as the ledger sees it now."""
+
+    plan: ShardPlan
+    state: ShardState
+    attempts: int
+    """How many attempts were begun."""
+    current: Attempt | None
+    """The attempt under way or the one that was collected; None before the first and after a refused one."""
+    not_before_utc: datetime | None = None
+    raw_names: tuple[str, ...] = ()
+    verdicts_name: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Rows by verdict kind and reason, once collected: `good`, `again:expired`, …"""
+    cost: Cost = Cost()
+    merged: int = 0
+    held_reason: str = ""
+    taken_by_round: int | None = None
+    """The round that took up this shard's rows that were not good."""
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What an attempt is about to do."""
+
+    ref: ShardRef
+    expected_attempts: int
+    """How many attempts the caller saw; another number by now means that somebody else was here."""
+    provider: str
+    account: str
+    reserve_usd: Decimal
+    budget_usd: Decimal | None
+    send_for: timedelta
+    certain_after: timedelta
+    """Counted from the send deadline: request timeout plus the vendor's listing lag."""
+    distinct_rows: bool
+    """Vendors without labels: no two unresolved intents of an account may have the same number of rows."""
+
+
+class Ledger(Protocol):
+    """
+    The small, transactional truth. Each method is one transaction; times come from the caller.
+
+    Safe under any number of processes. Raises StorageUnavailable where the database cannot be reached.
+    """
+
+    ledger_id: str
+    """A UUID in hex, made with the tables."""
+
+    # runs
+    def open_run(self, job: str, window: Window, *, now: datetime, force: bool = False) -> Run:
+        """
+        Give the run of this job and window, and hold the window for it.
+
+        No run yet: generation 1. The latest is `open`, `complete` or `failed`: that one again. It is `incomplete`, or
+        `force`: a new generation (an open one is never forced away). Raises RunOverlaps where another window's
+        open run overlaps this one.
+        """
+
+    def run(self, run: str) -> Run:
+        """Give a run by name. Raises LookupError."""
+
+    def runs(self, *, job: str | None = None, limit: int = 50) -> list[Run]:
+        """List runs, newest start first."""
+
+    def seal(
+        self,
+        plan: RoundPlan,
+        *,
+        takes: Sequence[ShardRef] = (),
+        pending: Sequence[PendingFile] = (),
+        leaves: PendingFile | None = None,
+        now: datetime,
+    ) -> RoundPlan:
+        """
+        Seal a round in one commit, and give the sealed one: this, or the one that was sealed before.
+
+        `takes`: shards whose bad rows go into this round (marked). `pending`: pending files this run takes over
+        (claimed; raises StaleAttempt where another run was quicker). `leaves`: a pending file for a later run.
+        """
+
+    def sealed(self, run: str, round_: int) -> RoundPlan | None:
+        """Give a sealed round."""
+
+    def pending(self, job: str) -> list[PendingFile]:
+        """List the pending files of a job that no run has taken, oldest first."""
+
+    def settle(self, run: str, *, state: str, books: Mapping[str, Any], now: datetime) -> None:
+        """Close (or leave `open`) a run with its books; a settled run no longer holds its window."""
+
+    # shards and attempts
+    def shards(self, run: str, *, round_: int | None = None) -> list[Shard]:
+        """List the shards of a run in order."""
+
+    def shard(self, ref: ShardRef) -> Shard:
+        """Give one shard. Raises LookupError."""
+
+    def begin(self, intent: Intent, *, now: datetime) -> Attempt:
+        """
+        Claim the shard, write the intent, and reserve the worst case, in one commit.
+
+        Raises StaleAttempt, BudgetExceeded (spent + reserved + this > budget, over the whole run), MustWait
+        (`distinct_rows`).
+        """
+
+    def note_file(self, attempt_id: int, file_id: str) -> None:
+        """Keep the id of the uploaded file."""
+
+    def note_sending(self, attempt_id: int) -> None:
+        """Mark that the create call goes out now. Raises StaleAttempt unless the attempt is still an intent."""
+
+    def note_open(self, attempt_id: int, state: BatchState, *, now: datetime) -> None:
+        """Record the batch id: the shard is open. Doing it twice with one id is fine; another id raises StaleAttempt."""
+
+    def note_seen(self, attempt_id: int, state: BatchState, *, now: datetime) -> None:
+        """Record what a look at the batch saw."""
+
+    def end_attempt(
+        self,
+        attempt_id: int,
+        outcome: Literal["absent", "refused", "lost"],
+        *,
+        reason: str,
+        retry_at: datetime | None,
+        now: datetime,
+    ) -> None:
+        """End an attempt without a result: its reserve returns and the shard is `sealed` again."""
+
+    def hold(self, ref: ShardRef, reason: str, *, now: datetime) -> None:
+        """Set a shard that is not under way aside: its rows are pending for `reason` (a `Reason` value)."""
+
+    def note_stored(self, attempt_id: int, raw_names: Sequence[str], hashes: Sequence[str], *, now: datetime) -> None:
+        """Record that the raw results are in the store, with their SHA-256."""
+
+    def note_collected(
+        self, ref: ShardRef, *, verdicts_name: str, counts: Mapping[str, int], cost: Cost, now: datetime
+    ) -> None:
+        """Book the actual cost, return the unused reserve, mark the shard collected; twice changes nothing."""
+
+    def note_loaded(self, ref: ShardRef, *, merged: int, now: datetime) -> None:
+        """Mark the shard loaded."""
+
+    def owned(self, provider: str, batch_ids: Sequence[str]) -> set[str]:
+        """Say which of these batches belong to any attempt in this ledger."""
+
+    def spent(self, run: str) -> tuple[Decimal, Decimal]:
+        """Give (reserved, actual) USD of a run over all its rounds."""
+
+    # events
+    def record_event(self, event_id: str, kind: str, run: str, payload: Mapping[str, Any], *, now: datetime) -> None:
+        """Write an event down before anybody is told; the same id twice changes nothing."""
+
+    def may_deliver(self, event_id: str, channel: str, *, now: datetime) -> bool:
+        """
+        Claim one delivery: True at most twice for one event and channel, and never after `note_delivered`.
+
+        A second True, for a caller that died while sending, comes only ten minutes after the first.
+        """
+
+    def note_delivered(self, event_id: str, channel: str, *, now: datetime) -> None:
+        """Record that people were told."""
+
+    def deliveries(self, run: str) -> list[tuple[str, str, str]]:
+        """List (event id, kind, channel) of what was delivered about a run."""
+
+
+# --- all of them ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ports:
+    """What a step is handed. Built by `adapters/registry.py`, or by a test from memory adapters."""
+
+    settings: Settings
+    clock: Clock
+    store: Store
+    ledger: Ledger
+    prices: Prices
+    provider: Callable[[str, str], Provider]
+    """(provider name, connection id) -> provider; loads the SDK when called."""
+    source: Callable[[], Source]
+    sink: Callable[[], Sink]
+    notifiers: Callable[[], Sequence[Notifier]] = tuple
