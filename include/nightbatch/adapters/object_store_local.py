@@ -1,0 +1,109 @@
+"""Files in a local folder: whole or not there, and on the disk when a write returns."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from stat import S_ISDIR
+from typing import BinaryIO
+
+_TEMPORARY = ".nightbatch-"
+"""Files that are being written start like this, next to where they will be; no listing shows them."""
+
+
+class LocalFiles:
+    """A folder. Raises OSError; the caller puts it into our words."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @contextmanager
+    def writer(self, name: str) -> Iterator[BinaryIO]:
+        """Write to a temporary file, make it durable, and rename it; remove it where the block raises."""
+        target = self._folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
+        try:
+            with temporary.open("xb", buffering=1 << 20) as file:
+                yield file
+                if not file.closed:
+                    file.flush()
+            _sync(temporary)
+            temporary.replace(target)
+            _sync(target.parent)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+    @contextmanager
+    def reader(self, name: str) -> Iterator[BinaryIO]:
+        """Open a file."""
+        with (self._folder / name).open("rb", buffering=1 << 20) as file:
+            yield file
+
+    def read(self, name: str) -> bytes:
+        """Read a file whole."""
+        return (self._folder / name).read_bytes()
+
+    def write(self, name: str, content: bytes, *, if_absent: bool) -> bool:
+        """Write a file whole; with `if_absent` a hard link decides between two writers."""
+        if not if_absent:
+            with self.writer(name) as file:
+                file.write(content)
+            return True
+        target = self._folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
+        try:
+            temporary.write_bytes(content)
+            _sync(temporary)
+            os.link(temporary, target)
+            _sync(target.parent)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        return True
+
+    def exists(self, name: str) -> bool:
+        """Look for a file. A folder of that name is no file; an unreadable parent raises."""
+        try:
+            status = (self._folder / name).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return not S_ISDIR(status.st_mode)
+
+    def size_bytes(self, name: str) -> int:
+        """Tell how large a file is."""
+        return (self._folder / name).stat().st_size
+
+    def names(self, prefix: str) -> list[str]:
+        """List the files below a folder, sorted; an absent folder has none."""
+        start = self._folder / prefix if prefix else self._folder
+        found: list[str] = []
+        for folder, _, files in os.walk(start, onerror=_raise_unless_absent):
+            below = Path(folder).relative_to(self._folder)
+            found.extend((below / file).as_posix() for file in files if not file.startswith(_TEMPORARY))
+        return sorted(found)
+
+    def delete(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        (self._folder / name).unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _raise_unless_absent(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
