@@ -1,0 +1,1 @@
+"""Anthropic's side: message batches and the real-time calls behind them."""

@@ -1,0 +1,1 @@
+"""OpenAI's side: files, batches and the real-time calls behind them."""
