@@ -77,9 +77,7 @@ class MailSink:
         return "250 Message accepted for delivery"
 
     async def _listen(self) -> int:
-        server = await self._loop.create_server(
-            lambda: SMTP(self, hostname=LOOPBACK, loop=self._loop), LOOPBACK, 0
-        )
+        server = await self._loop.create_server(lambda: SMTP(self, hostname=LOOPBACK, loop=self._loop), LOOPBACK, 0)
         return int(server.sockets[0].getsockname()[1])
 
 

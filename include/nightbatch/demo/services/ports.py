@@ -2,6 +2,7 @@
 
 import random
 import socket
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -13,23 +14,29 @@ LOOPBACK = "127.0.0.1"
 # found free here can be lost to another server, but not to any client that happens to connect.
 LOWEST, HIGHEST = 20_000, 32_000
 
-_given: set[int] = set()
-
 
 class PortTaken(RuntimeError):
     """Another process took the port between the moment it was found free and the server's start."""
 
 
-def free_port() -> int:
-    """Find a port nobody listens on; never the same twice in one process."""
-    # Seeded by the system, so that two processes that start together try different ports.
-    dice = random.SystemRandom()
-    for _ in range(1_000):
-        port = dice.randrange(LOWEST, HIGHEST)
-        if port not in _given and _can_bind(port):
-            _given.add(port)
-            return port
-    raise PortTaken(f"no free port between {LOWEST} and {HIGHEST} on {LOOPBACK} in 1,000 tries")
+class ReservedPort:
+    """
+    A free port, kept from others until `release()`, while a server of ours may listen on it.
+
+    On Linux a socket that is bound but does not listen shuts out whoever looks for a free port, and lets in
+    a server that sets SO_REUSEADDR, as all do. On macOS it would shut out ours too, so nothing is held there.
+    """
+
+    def __init__(self) -> None:
+        self._socket = _bind_somewhere()
+        self.number = int(self._socket.getsockname()[1])
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # after bind: bind was exclusive
+        if sys.platform != "linux":
+            self.release()
+
+    def release(self) -> None:
+        """Let anybody have it, once our server listens, or does not want it any more."""
+        self._socket.close()
 
 
 def start_on_free_ports(count: int, start: Callable[[list[int]], Server], *, attempts: int = 5) -> Server:
@@ -39,18 +46,28 @@ def start_on_free_ports(count: int, start: Callable[[list[int]], Server], *, att
     Raises:
         PortTaken: When `start` raised it at every attempt.
     """
-    for _ in range(attempts - 1):
+    for attempt in range(1, attempts + 1):
+        ports = [ReservedPort() for _ in range(count)]
         try:
-            return start([free_port() for _ in range(count)])
+            return start([port.number for port in ports])
         except PortTaken:
-            continue
-    return start([free_port() for _ in range(count)])
+            if attempt == attempts:
+                raise
+        finally:
+            for port in ports:
+                port.release()
+    raise ValueError("attempts must be at least 1")
 
 
-def _can_bind(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+def _bind_somewhere() -> socket.socket:
+    # Random, so that two processes that start together seldom want the same port.
+    dice = random.SystemRandom()
+    for _ in range(1_000):
+        candidate = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
-            probe.bind((LOOPBACK, port))
+            candidate.bind((LOOPBACK, dice.randrange(LOWEST, HIGHEST)))
         except OSError:
-            return False
-    return True
+            candidate.close()
+        else:
+            return candidate
+    raise PortTaken(f"no free port between {LOWEST} and {HIGHEST} on {LOOPBACK} in 1,000 tries")

