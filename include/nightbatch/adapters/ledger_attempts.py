@@ -1,0 +1,219 @@
+"""Attempts: one shard's way from an intent to its end, each step a compare-and-swap under the shard's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from nightbatch.adapters import ledger_money
+from nightbatch.adapters.ledger_runs import lock_run
+from nightbatch.adapters.ledger_shards import cost_values, lock_shard, move, of_shard, ref_of
+from nightbatch.adapters.ledger_tables import AnyRow, attempts
+from nightbatch.core.batch import BatchState, BatchStatus
+from nightbatch.core.ids import ShardRef
+from nightbatch.core.money import Cost
+from nightbatch.core.shard import ShardState
+from nightbatch.errors import StaleAttempt
+
+MAX_TEXT = 500
+"""Longest text of a vendor's that is kept, characters."""
+
+_MAY_END = {
+    "absent": ("intent", "sending"),
+    "refused": ("intent", "sending", "open"),
+    "lost": ("intent", "sending", "open"),
+}
+"""From which states an attempt may end how. A batch whose id is known is not absent; it may be refused after
+validation."""
+
+
+def _lock(connection: sa.Connection, attempt_id: int) -> tuple[AnyRow, AnyRow]:
+    """Lock run, shard and attempt, always in this order, and give the last two. Raises LookupError."""
+    is_attempt = attempts.c.attempt_id == attempt_id
+    row = connection.execute(sa.select(attempts.c.run, attempts.c.round, attempts.c.shard).where(is_attempt)).first()
+    if row is None:
+        raise LookupError(f"there is no attempt {attempt_id} in this ledger")
+    lock_run(connection, row.run)
+    shard = lock_shard(connection, ref_of(row))
+    attempt = connection.execute(sa.select(attempts).where(is_attempt).with_for_update(key_share=True)).one()
+    return shard, attempt
+
+
+def _change(connection: sa.Connection, attempt: AnyRow, **values: Any) -> None:
+    is_attempt = attempts.c.attempt_id == attempt.attempt_id
+    connection.execute(sa.update(attempts).where(is_attempt).values(**values))
+
+
+def _stale(attempt: AnyRow, *, expected: str) -> StaleAttempt:
+    found = f"attempt {attempt.number}, {attempt.state}"
+    if attempt.batch_id is not None:
+        found += f" as batch {attempt.batch_id}"
+    return StaleAttempt(str(ref_of(attempt)), expected=f"attempt {attempt.number}, {expected}", found=found)
+
+
+def note_file(connection: sa.Connection, attempt_id: int, file_id: str) -> None:
+    """Keep the id of the uploaded file. Raises StaleAttempt where the attempt is over, or was sent."""
+    _, attempt = _lock(connection, attempt_id)
+    if attempt.state != "intent":
+        raise _stale(attempt, expected="intent")
+    _change(connection, attempt, file_id=file_id)
+
+
+def note_sending(connection: sa.Connection, attempt_id: int) -> None:
+    """Mark that the create call goes out now."""
+    _, attempt = _lock(connection, attempt_id)
+    if attempt.state != "intent":
+        raise _stale(attempt, expected="intent")
+    _change(connection, attempt, state="sending")
+
+
+def note_open(connection: sa.Connection, attempt_id: int, state: BatchState, *, now: datetime) -> None:
+    """
+    Record the batch id; see the port.
+
+    A batch that turns up after its attempt was taken for absent is still adopted as long as nobody has begun
+    again: it was paid, so its answers are used, and its worst case is reserved again.
+    """
+    shard, attempt = _lock(connection, attempt_id)
+    if attempt.batch_id == state.batch_id and attempt.state in ("open", "ended"):
+        return
+    _check_owner(connection, attempt, state.batch_id)
+    turned_up = attempt.state == "absent" and _is_untouched(shard, attempt)
+    if attempt.state not in ("intent", "sending") and not turned_up:
+        raise _stale(attempt, expected="sending")
+    if turned_up:
+        ledger_money.take_back_release(connection, attempt_id)
+    _change(
+        connection,
+        attempt,
+        state="open",
+        batch_id=state.batch_id,
+        created_utc=state.created_utc or now,
+        last_seen_utc=now,
+        vendor_status=_short(state.vendor_status),
+        rows_done=state.rows_done,
+        ended_utc=None,
+        end_reason="",
+    )
+    claimed = {"current_attempt": attempt.number, "not_before_utc": None}
+    move(connection, ref_of(attempt), ShardState.OPEN, now=now, **claimed)
+
+
+def _is_untouched(shard: AnyRow, attempt: AnyRow) -> bool:
+    found = (shard.state, shard.attempts, shard.taken_by_round)
+    return found == (ShardState.SEALED, attempt.number, None)
+
+
+def _check_owner(connection: sa.Connection, attempt: AnyRow, batch_id: str) -> None:
+    statement = sa.select(attempts).where(attempts.c.provider == attempt.provider, attempts.c.batch_id == batch_id)
+    owner = connection.execute(statement).first()
+    if owner is not None and owner.attempt_id != attempt.attempt_id:
+        raise StaleAttempt(
+            str(ref_of(attempt)),
+            expected=f"the owner of batch {batch_id}",
+            found=f"a batch of shard {ref_of(owner)}, attempt {owner.number}",
+        )
+
+
+def note_seen(connection: sa.Connection, attempt_id: int, state: BatchState, *, now: datetime) -> None:
+    """Record what a look at the batch saw; a look at an attempt that is over changes nothing."""
+    values: dict[str, Any] = {"vendor_status": _short(state.vendor_status)}
+    if state.rows_done is not None:
+        values["rows_done"] = state.rows_done
+    if state.status is not BatchStatus.NOT_FOUND:
+        values["last_seen_utc"] = now
+    is_open = sa.and_(attempts.c.attempt_id == attempt_id, attempts.c.state == "open")
+    connection.execute(sa.update(attempts).where(is_open).values(**values))
+
+
+def end_attempt(
+    connection: sa.Connection, attempt_id: int, outcome: str, *, reason: str, retry_at: datetime | None, now: datetime
+) -> None:
+    """End an attempt without a result; twice in the same way changes nothing. See the port."""
+    _, attempt = _lock(connection, attempt_id)
+    if attempt.state == outcome:
+        return
+    if attempt.state not in _MAY_END[outcome]:
+        raise _stale(attempt, expected=" or ".join(_MAY_END[outcome]))
+    _change(connection, attempt, state=outcome, ended_utc=now, end_reason=_short(reason))
+    ledger_money.release(connection, attempt, now=now)
+    free = {"current_attempt": None, "not_before_utc": retry_at}
+    move(connection, ref_of(attempt), ShardState.SEALED, now=now, **free)
+
+
+def hold(connection: sa.Connection, ref: ShardRef, reason: str, *, now: datetime) -> None:
+    """Set a shard aside that is not under way; see the port."""
+    lock_run(connection, ref.run)
+    shard = lock_shard(connection, ref)
+    if shard.state not in (ShardState.SEALED, ShardState.HELD):
+        raise StaleAttempt(str(ref), expected="sealed", found=shard.state)
+    if (shard.state, shard.held_reason) != (ShardState.HELD, reason):
+        move(connection, ref, ShardState.HELD, now=now, held_reason=reason)
+
+
+def note_stored(
+    connection: sa.Connection, attempt_id: int, raw_names: Sequence[str], hashes: Sequence[str], *, now: datetime
+) -> None:
+    """Record that the raw results are in the store; twice with the same hashes changes nothing."""
+    if len(raw_names) != len(hashes):
+        raise ValueError(f"{len(raw_names)} raw files and {len(hashes)} hashes do not belong together")
+    shard, attempt = _lock(connection, attempt_id)
+    files = {"raw_names": list(raw_names), "raw_sha256s": list(hashes)}
+    if attempt.state == "ended" and (shard.raw_names, shard.raw_sha256s) == (list(raw_names), list(hashes)):
+        return
+    if attempt.state != "open":
+        raise _stale(attempt, expected="open")
+    _change(connection, attempt, state="ended", ended_utc=now)
+    move(connection, ref_of(attempt), ShardState.STORED, now=now, **files)
+
+
+def note_collected(
+    connection: sa.Connection,
+    ref: ShardRef,
+    *,
+    verdicts_name: str,
+    counts: Mapping[str, int],
+    cost: Cost,
+    now: datetime,
+) -> None:
+    """Book the actual cost and return the reserve in one commit; twice changes nothing."""
+    lock_run(connection, ref.run)
+    shard = lock_shard(connection, ref)
+    if shard.state in (ShardState.COLLECTED, ShardState.LOADED):
+        return
+    if shard.state != ShardState.STORED:
+        raise StaleAttempt(str(ref), expected="stored", found=shard.state)
+    attempt = connection.execute(
+        sa.select(attempts).where(of_shard(ref), attempts.c.number == shard.current_attempt)
+    ).one()
+    ledger_money.book_actual(connection, attempt, cost.batch_usd, now=now)
+    verdicts = {"verdicts_name": verdicts_name, "counts": dict(counts)}
+    move(connection, ref, ShardState.COLLECTED, now=now, **verdicts, **cost_values(cost))
+
+
+def note_loaded(connection: sa.Connection, ref: ShardRef, *, merged: int, now: datetime) -> None:
+    """Mark the shard loaded; the first time counts."""
+    shard = lock_shard(connection, ref)
+    if shard.state == ShardState.LOADED:
+        return
+    if shard.state != ShardState.COLLECTED:
+        raise StaleAttempt(str(ref), expected="collected", found=shard.state)
+    move(connection, ref, ShardState.LOADED, now=now, merged=merged)
+
+
+def owned(connection: sa.Connection, provider: str, batch_ids: Sequence[str]) -> set[str]:
+    """Say which of these batches belong to any attempt in this ledger."""
+    found: set[str] = set()
+    for start in range(0, len(batch_ids), 500):
+        some = list(batch_ids[start : start + 500])
+        statement = sa.select(attempts.c.batch_id).where(attempts.c.provider == provider, attempts.c.batch_id.in_(some))
+        found.update(connection.execute(statement).scalars())
+    return found
+
+
+def _short(text: str) -> str:
+    """Cut a vendor's text, and take out what PostgreSQL does not store."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()[:MAX_TEXT]

@@ -1,0 +1,94 @@
+"""The beginning of an attempt: one commit that claims the shard, writes the intent and reserves the money."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from nightbatch.adapters import ledger_money
+from nightbatch.adapters.ledger_engine import insert_absent
+from nightbatch.adapters.ledger_runs import lock_run
+from nightbatch.adapters.ledger_shards import attempt_of, lock_shard, move, of_shard, ref_of
+from nightbatch.adapters.ledger_tables import AnyRow, attempts, rounded_up, runs
+from nightbatch.core.shard import ShardState
+from nightbatch.errors import MustWait, StaleAttempt
+from nightbatch.ports import Attempt, Intent
+
+
+def begin(connection: sa.Connection, intent: Intent, *, now: datetime) -> Attempt:
+    """Claim a shard, write the intent and reserve the worst case; see the port."""
+    ref = intent.ref
+    run = lock_run(connection, ref.run)
+    shard = lock_shard(connection, ref)
+    _check_turn(connection, run, shard, intent, now=now)
+    reserve_usd = rounded_up(intent.reserve_usd)
+    if intent.budget_usd is not None:
+        ledger_money.check_budget(connection, ref.run, needed_usd=reserve_usd, budget_usd=intent.budget_usd)
+    number = shard.attempts + 1
+    send_deadline = now + intent.send_for
+    values: dict[str, Any] = {
+        "run": ref.run,
+        "round": ref.round,
+        "shard": ref.shard,
+        "number": number,
+        "state": "intent",
+        "provider": intent.provider,
+        "account": intent.account,
+        "content_sha256": shard.content_sha256,
+        "rows": shard.rows,
+        "distinct_rows": intent.distinct_rows,
+        "intent_utc": now,
+        "send_deadline_utc": send_deadline,
+        "certain_utc": send_deadline + intent.certain_after,
+        "reserved_usd": reserve_usd,
+    }
+    # A rival with the same number of rows in another transaction is waited for here, and then seen.
+    if not insert_absent(connection, attempts, **values):
+        raise _rival(connection, intent, rows=shard.rows, now=now)
+    row = connection.execute(sa.select(attempts).where(of_shard(ref), attempts.c.number == number)).one()
+    ledger_money.reserve(connection, row.attempt_id, reserve_usd, now=now)
+    claimed = {"attempts": number, "current_attempt": number, "not_before_utc": None}
+    move(connection, ref, ShardState.SUBMITTING, now=now, **claimed)
+    return attempt_of(row._mapping)
+
+
+def _check_turn(connection: sa.Connection, run: AnyRow, shard: AnyRow, intent: Intent, *, now: datetime) -> None:
+    """Raise StaleAttempt where somebody else was here, MustWait where it is too early."""
+    expected = f"attempt {intent.expected_attempts}, sealed"
+    found = f"attempt {shard.attempts}, {shard.state}"
+    if (shard.attempts, shard.state) != (intent.expected_attempts, ShardState.SEALED):
+        raise StaleAttempt(str(intent.ref), expected=expected, found=found)
+    # These rows are somebody else's by now; to send them here too would be to pay twice.
+    if shard.taken_by_round is not None:
+        raise StaleAttempt(str(intent.ref), expected=expected, found=f"taken by round {shard.taken_by_round}")
+    if run.state == "incomplete":
+        raise StaleAttempt(str(intent.ref), expected=expected, found="a run whose rows wait for the next one")
+    newer = sa.select(sa.func.max(runs.c.generation)).where(
+        runs.c.job == run.job,
+        runs.c.window_start_utc == run.window_start_utc,
+        runs.c.window_end_utc == run.window_end_utc,
+    )
+    if (generation := connection.execute(newer).scalar_one()) != run.generation:
+        raise StaleAttempt(str(intent.ref), expected=expected, found=f"replaced by generation {generation}")
+    if shard.not_before_utc is not None and now < shard.not_before_utc:
+        raise MustWait(f"shard {intent.ref} waits its turn", until=shard.not_before_utc)
+
+
+def _rival(connection: sa.Connection, intent: Intent, *, rows: int, now: datetime) -> MustWait:
+    statement = sa.select(attempts).where(
+        attempts.c.provider == intent.provider,
+        attempts.c.account == intent.account,
+        attempts.c.rows == rows,
+        attempts.c.distinct_rows,
+        attempts.c.state.in_(("intent", "sending")),
+    )
+    other = connection.execute(statement).first()
+    who = "another shard" if other is None else f"shard {ref_of(other)}"
+    until = now if other is None else max(now, other.certain_utc)
+    reason = (
+        f"{who} of {rows:,} rows is being sent to {intent.provider} account {intent.account}, and two of the same "
+        "size could not be told apart"
+    )
+    return MustWait(reason, until=until)

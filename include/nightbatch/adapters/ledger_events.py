@@ -1,0 +1,70 @@
+"""Events, and who was told of them: written down before anybody is, at most one repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from nightbatch.adapters.ledger_engine import insert_absent
+from nightbatch.adapters.ledger_tables import deliveries, events
+
+REPEAT_AFTER = timedelta(minutes=10)
+"""A delivery that took so long died on the way."""
+
+
+def record(
+    connection: sa.Connection, event_id: str, kind: str, run: str, payload: Mapping[str, Any], *, now: datetime
+) -> None:
+    """Write an event down; the same id twice changes nothing."""
+    insert_absent(connection, events, event_id=event_id, kind=kind, run=run, payload=dict(payload), recorded_utc=now)
+
+
+def may_deliver(connection: sa.Connection, event_id: str, channel: str, *, now: datetime) -> bool:
+    """Claim one delivery; see the port. Raises LookupError for an event that was not recorded."""
+    _check(connection, event_id)
+    if insert_absent(connection, deliveries, event_id=event_id, channel=channel, claims=1, claimed_utc=now):
+        return True
+    second = (
+        sa.update(deliveries)
+        .where(
+            deliveries.c.event_id == event_id,
+            deliveries.c.channel == channel,
+            deliveries.c.claims == 1,
+            deliveries.c.delivered_utc.is_(None),
+            deliveries.c.claimed_utc <= now - REPEAT_AFTER,
+        )
+        .values(claims=2, claimed_utc=now)
+        .returning(deliveries.c.claims)
+    )
+    return connection.execute(second).first() is not None
+
+
+def note_delivered(connection: sa.Connection, event_id: str, channel: str, *, now: datetime) -> None:
+    """Record that people were told; the first time counts."""
+    _check(connection, event_id)
+    if insert_absent(
+        connection, deliveries, event_id=event_id, channel=channel, claims=1, claimed_utc=now, delivered_utc=now
+    ):
+        return
+    here = sa.and_(deliveries.c.event_id == event_id, deliveries.c.channel == channel)
+    is_first = sa.and_(here, deliveries.c.delivered_utc.is_(None))
+    connection.execute(sa.update(deliveries).where(is_first).values(delivered_utc=now))
+
+
+def delivered(connection: sa.Connection, run: str) -> list[tuple[str, str, str]]:
+    """List (event id, kind, channel) of what was delivered about a run, in order."""
+    statement = (
+        sa.select(events.c.event_id, events.c.kind, deliveries.c.channel)
+        .join(deliveries, deliveries.c.event_id == events.c.event_id)
+        .where(events.c.run == run, deliveries.c.delivered_utc.is_not(None))
+        .order_by(deliveries.c.delivered_utc, events.c.event_id, deliveries.c.channel)
+    )
+    return [(event_id, kind, channel) for event_id, kind, channel in connection.execute(statement)]
+
+
+def _check(connection: sa.Connection, event_id: str) -> None:
+    if connection.execute(sa.select(events.c.event_id).where(events.c.event_id == event_id)).first() is None:
+        raise LookupError(f"there is no event {event_id} in this ledger; it must be recorded before it is told")

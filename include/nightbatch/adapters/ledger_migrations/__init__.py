@@ -1,0 +1,1 @@
+"""The ledger's migrations, run by Alembic from within the package: there is no ini file."""

@@ -1,0 +1,217 @@
+"""The ledger in PostgreSQL or SQLite: every method is one transaction (tables: `docs/ledger.md`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from nightbatch.adapters import (
+    ledger_attempts,
+    ledger_begin,
+    ledger_events,
+    ledger_migrate,
+    ledger_money,
+    ledger_runs,
+    ledger_shards,
+)
+from nightbatch.adapters.ledger_engine import Database
+from nightbatch.adapters.ledger_tables import meta
+from nightbatch.core.batch import BatchState
+from nightbatch.core.ids import ShardRef
+from nightbatch.core.money import Cost
+from nightbatch.core.window import Window
+from nightbatch.ports import Attempt, Intent, PendingFile, RoundPlan, Run, Shard
+
+
+class SqlLedger:
+    """
+    The ledger of the port, over SQL. Open it with `open` or `open_or_migrate`; it may be shared by threads.
+
+    Rows are locked in one order (job, run, shard, attempt), so transactions wait for each other but never
+    in a circle.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        with database.read() as connection:
+            statement = sa.select(meta.c.value).where(meta.c.name == "ledger_id")
+            self.ledger_id: str = connection.execute(statement).scalar_one()
+
+    @classmethod
+    def open(cls, url: str, *, schema: str | None = None) -> SqlLedger:
+        """
+        Open a ledger whose tables are there.
+
+        Raises LedgerMismatch where they are not, or are of another version; ConnectionInvalid for an unusable
+        URL; StorageUnavailable where the database cannot be reached.
+        """
+        database = Database(url, schema=schema)
+        ledger_migrate.check_version(database)
+        return cls(database)
+
+    @classmethod
+    def open_or_migrate(cls, url: str, *, schema: str | None = None) -> SqlLedger:
+        """
+        Open a ledger, after creating its tables in a database without, or bringing older ones up to date.
+
+        Any number of processes may do so at once. Raises LedgerMismatch where the tables are newer.
+        """
+        database = Database(url, schema=schema)
+        ledger_migrate.migrate(database)
+        return cls(database)
+
+    def close(self) -> None:
+        """Close all connections to the database."""
+        self._database.close()
+
+    # runs
+    def open_run(self, job: str, window: Window, *, now: datetime, force: bool = False) -> Run:
+        """Give the run of this job and window, and hold the window for it."""
+        with self._database.write() as connection:
+            return ledger_runs.open_run(connection, job, window, now=now, force=force)
+
+    def run(self, run: str) -> Run:
+        """Give a run by name. Raises LookupError."""
+        with self._database.read() as connection:
+            return ledger_runs.run(connection, run)
+
+    def runs(self, *, job: str | None = None, limit: int = 50) -> list[Run]:
+        """List runs, newest start first."""
+        with self._database.read() as connection:
+            return ledger_runs.list_runs(connection, job=job, limit=limit)
+
+    def seal(
+        self,
+        plan: RoundPlan,
+        *,
+        takes: Sequence[ShardRef] = (),
+        pending: Sequence[PendingFile] = (),
+        leaves: PendingFile | None = None,
+        now: datetime,
+    ) -> RoundPlan:
+        """Seal a round in one commit, and give the sealed one: this, or the one that was sealed before."""
+        with self._database.write() as connection:
+            return ledger_runs.seal(connection, plan, takes=takes, claims=pending, leaves=leaves, now=now)
+
+    def sealed(self, run: str, round_: int) -> RoundPlan | None:
+        """Give a sealed round."""
+        with self._database.read() as connection:
+            return ledger_runs.sealed(connection, run, round_)
+
+    def pending(self, job: str) -> list[PendingFile]:
+        """List the pending files of a job that no run has taken, oldest first."""
+        with self._database.read() as connection:
+            return ledger_runs.list_pending(connection, job)
+
+    def settle(self, run: str, *, state: str, books: Mapping[str, Any], now: datetime) -> None:
+        """Close (or leave `open`) a run with its books; a run that was closed stays closed."""
+        with self._database.write() as connection:
+            ledger_runs.settle(connection, run, state=state, books=books, now=now)
+
+    # shards and attempts
+    def shards(self, run: str, *, round_: int | None = None) -> list[Shard]:
+        """List the shards of a run in order."""
+        with self._database.read() as connection:
+            return ledger_shards.list_shards(connection, run, round_=round_)
+
+    def shard(self, ref: ShardRef) -> Shard:
+        """Give one shard. Raises LookupError."""
+        with self._database.read() as connection:
+            return ledger_shards.shard(connection, ref)
+
+    def begin(self, intent: Intent, *, now: datetime) -> Attempt:
+        """Claim the shard, write the intent, and reserve the worst case, in one commit."""
+        with self._database.write() as connection:
+            return ledger_begin.begin(connection, intent, now=now)
+
+    def note_file(self, attempt_id: int, file_id: str) -> None:
+        """Keep the id of the uploaded file. Raises StaleAttempt unless the attempt is still an intent."""
+        with self._database.write() as connection:
+            ledger_attempts.note_file(connection, attempt_id, file_id)
+
+    def note_sending(self, attempt_id: int) -> None:
+        """Mark that the create call goes out now. Raises StaleAttempt unless the attempt is still an intent."""
+        with self._database.write() as connection:
+            ledger_attempts.note_sending(connection, attempt_id)
+
+    def note_open(self, attempt_id: int, state: BatchState, *, now: datetime) -> None:
+        """Record the batch id: the shard is open. Raises StaleAttempt where it belongs to another attempt."""
+        with self._database.write() as connection:
+            ledger_attempts.note_open(connection, attempt_id, state, now=now)
+
+    def note_seen(self, attempt_id: int, state: BatchState, *, now: datetime) -> None:
+        """Record what a look at the batch saw."""
+        with self._database.write() as connection:
+            ledger_attempts.note_seen(connection, attempt_id, state, now=now)
+
+    def end_attempt(
+        self,
+        attempt_id: int,
+        outcome: Literal["absent", "refused", "lost"],
+        *,
+        reason: str,
+        retry_at: datetime | None,
+        now: datetime,
+    ) -> None:
+        """End an attempt without a result: its reserve returns and the shard is `sealed` again."""
+        with self._database.write() as connection:
+            ledger_attempts.end_attempt(connection, attempt_id, outcome, reason=reason, retry_at=retry_at, now=now)
+
+    def hold(self, ref: ShardRef, reason: str, *, now: datetime) -> None:
+        """Set a shard that is not under way aside: its rows are pending for `reason`."""
+        with self._database.write() as connection:
+            ledger_attempts.hold(connection, ref, reason, now=now)
+
+    def note_stored(self, attempt_id: int, raw_names: Sequence[str], hashes: Sequence[str], *, now: datetime) -> None:
+        """Record that the raw results are in the store, with their SHA-256."""
+        with self._database.write() as connection:
+            ledger_attempts.note_stored(connection, attempt_id, raw_names, hashes, now=now)
+
+    def note_collected(
+        self, ref: ShardRef, *, verdicts_name: str, counts: Mapping[str, int], cost: Cost, now: datetime
+    ) -> None:
+        """Book the actual cost, return the unused reserve, mark the shard collected; twice changes nothing."""
+        with self._database.write() as connection:
+            ledger_attempts.note_collected(
+                connection, ref, verdicts_name=verdicts_name, counts=counts, cost=cost, now=now
+            )
+
+    def note_loaded(self, ref: ShardRef, *, merged: int, now: datetime) -> None:
+        """Mark the shard loaded."""
+        with self._database.write() as connection:
+            ledger_attempts.note_loaded(connection, ref, merged=merged, now=now)
+
+    def owned(self, provider: str, batch_ids: Sequence[str]) -> set[str]:
+        """Say which of these batches belong to any attempt in this ledger."""
+        with self._database.read() as connection:
+            return ledger_attempts.owned(connection, provider, batch_ids)
+
+    def spent(self, run: str) -> tuple[Decimal, Decimal]:
+        """Give (reserved, actual) USD of a run over all its rounds."""
+        with self._database.read() as connection:
+            return ledger_money.spent(connection, run)
+
+    # events
+    def record_event(self, event_id: str, kind: str, run: str, payload: Mapping[str, Any], *, now: datetime) -> None:
+        """Write an event down before anybody is told; the same id twice changes nothing."""
+        with self._database.write() as connection:
+            ledger_events.record(connection, event_id, kind, run, payload, now=now)
+
+    def may_deliver(self, event_id: str, channel: str, *, now: datetime) -> bool:
+        """Claim one delivery: True at most twice, ten minutes apart, and never after `note_delivered`."""
+        with self._database.write() as connection:
+            return ledger_events.may_deliver(connection, event_id, channel, now=now)
+
+    def note_delivered(self, event_id: str, channel: str, *, now: datetime) -> None:
+        """Record that people were told."""
+        with self._database.write() as connection:
+            ledger_events.note_delivered(connection, event_id, channel, now=now)
+
+    def deliveries(self, run: str) -> list[tuple[str, str, str]]:
+        """List (event id, kind, channel) of what was delivered about a run."""
+        with self._database.read() as connection:
+            return ledger_events.delivered(connection, run)
