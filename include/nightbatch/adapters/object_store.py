@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
-from nightbatch.adapters.object_store_connect import endpoint_of, open_bucket
+from nightbatch.adapters.object_store_connect import identity_of, open_bucket
 from nightbatch.adapters.object_store_local import LocalFiles
 from nightbatch.adapters.object_store_names import Location, check_name, parse_uri
 from nightbatch.errors import StorageUnavailable
@@ -56,8 +56,7 @@ class ObjectStore:
             self._files = LocalFiles(Path(self.location.prefix))
         else:
             self._files = _BucketFiles(open_bucket(self.location, connection), self.location)
-        endpoint = endpoint_of(connection) if self.location.scheme == "s3" else ""
-        self.identity = f"{self.location.uri} at {endpoint}" if endpoint else self.location.uri
+        self.identity = identity_of(base_uri, connection)
         """Names the folder without secrets; equal for two stores that hold the same files."""
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from nightbatch.adapters.object_store_names import Location
+from nightbatch.adapters.object_store_names import Location, parse_uri
 from nightbatch.errors import ConnectionInvalid
 from nightbatch.ports import Connection
 
@@ -54,6 +54,13 @@ def endpoint_of(connection: Connection | None) -> str:
         if found:
             return str(found).rstrip("/")
     return (os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "").rstrip("/")
+
+
+def identity_of(uri: str, connection: Connection | None) -> str:
+    """Name a file or folder without secrets: the same for every spelling, and for a source and a sink."""
+    location = parse_uri(uri)
+    endpoint = endpoint_of(connection) if location.scheme == "s3" else ""
+    return f"{location.uri} at {endpoint}" if endpoint else location.uri
 
 
 # --- Amazon S3 and what speaks its protocol -------------------------------------------------------------------

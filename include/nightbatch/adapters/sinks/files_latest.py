@@ -1,0 +1,165 @@
+"""Reads a file sink by its rule: the latest per key wins."""
+
+from __future__ import annotations
+
+import tempfile
+from array import array
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from nightbatch.adapters.object_store import ObjectStore
+from nightbatch.adapters.sinks.columns import ARROW_TYPES, BOOKKEEPING, Kind
+from nightbatch.adapters.sinks.files_layout import parts_of, read_marker
+from nightbatch.adapters.sources.formats import Wanted, format_of, read_records
+from nightbatch.errors import BadSink, BadSource
+from nightbatch.ports import Connection
+
+_ROWS_AT_ONCE = 10_000
+_WINNERS = "SELECT key, arg_max(fingerprint, rank) FROM read_parquet(?) GROUP BY key"
+
+
+def read_latest(uri: str, connection: Connection | None = None) -> pa.Table:
+    """
+    Read the winning answers of a file sink into one Arrow table, in memory.
+
+    Columns: the key, every answer column the job ever had, bookkeeping. Answers older than a column have null in
+    it. A folder without answers gives a table without rows. Raises BadSink where the folder is no file sink.
+    """
+    store = ObjectStore(uri, connection)
+    marker = read_marker(store)
+    if marker is None:
+        raise BadSink(store.identity, problem="it has no marker file", remedy="Name the folder that a job writes to")
+    kinds: dict[str, Kind] = {marker.key_column: Kind.TEXT}
+    kinds |= {name: Kind(kind) for name, kind in marker.columns.items()} | BOOKKEEPING
+    seen: set[str] = set()
+    tables = []
+    for name in reversed(parts_of(store, "answers")):
+        with _as_sink(store):
+            table = _read_part(store, name, kinds)
+        tables.append(_unseen(table, marker.key_column, seen))
+    return pa.concat_tables(tables) if tables else _schema(kinds).empty_table()
+
+
+def winners(store: ObjectStore) -> Iterator[list[tuple[str, str]]]:
+    """Stream (key, fingerprint) of the winning answers; sorts out by DuckDB, which spills to disk."""
+    marker = read_marker(store)
+    names = parts_of(store, "answers")
+    if marker is None or not names:
+        return
+    import duckdb
+
+    with tempfile.TemporaryDirectory(prefix="nightbatch-known-") as folder:
+        pairs = Path(folder) / "pairs.parquet"
+        _gather(store, names, marker.key_column, pairs)
+        config: dict[str, Any] = {
+            "memory_limit": "256MB",
+            "temp_directory": folder,
+            "threads": 2,
+            "preserve_insertion_order": False,
+        }
+        with duckdb.connect(config=config) as database:
+            found = database.execute(_WINNERS, [str(pairs)])
+            while rows := found.fetchmany(_ROWS_AT_ONCE):
+                yield rows
+
+
+def pairs_of(store: ObjectStore, name: str, key_column: str) -> Iterator[list[tuple[str, str]]]:
+    """Stream (key, fingerprint) of one part's file."""
+    wanted = Wanted((key_column, "nb_fingerprint"), _ROWS_AT_ONCE, set())
+    with _as_sink(store), store.reader(name) as file:
+        for piece in read_records(file, store.uri(name), format_of(name) or "parquet", wanted):
+            yield [(str(key), str(fingerprint)) for key, fingerprint in piece.rows]
+
+
+def _gather(store: ObjectStore, names: list[str], key_column: str, target: Path) -> None:
+    """Copy keys and fingerprints of all parts into one local file, with the rank of their part."""
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([("key", pa.string()), ("fingerprint", pa.string()), ("rank", pa.int32())])
+    with pq.ParquetWriter(target, schema, compression="zstd", use_dictionary=False) as writer:
+        for rank, name in enumerate(names):
+            for pairs in pairs_of(store, name, key_column):
+                columns = [_texts([key for key, _ in pairs]), _texts([fingerprint for _, fingerprint in pairs])]
+                ranks = pa.repeat(pa.scalar(rank, pa.int32()), len(pairs))
+                writer.write_batch(pa.RecordBatch.from_arrays([*columns, ranks], schema=schema))
+
+
+# --- one part into a table ----------------------------------------------------------------------------------------
+
+
+def _read_part(store: ObjectStore, name: str, kinds: Mapping[str, Kind]) -> pa.Table:
+    """Read a part with exactly these columns; one that it does not have is null."""
+    with store.reader(name) as file:
+        if name.endswith(".jsonl"):
+            return _read_lines(file.read(), kinds)
+        import pyarrow.parquet as pq
+
+        found = pq.ParquetFile(file).read()
+    columns = [
+        found.column(name).cast(ARROW_TYPES[kind])
+        if name in found.column_names
+        else pa.nulls(found.num_rows, ARROW_TYPES[kind])
+        for name, kind in kinds.items()
+    ]
+    return pa.table(columns, schema=_schema(kinds))
+
+
+def _read_lines(content: bytes, kinds: Mapping[str, Kind]) -> pa.Table:
+    decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+    rows = [decoder.decode(line) for line in content.split(b"\n") if line.strip()]
+    columns = [
+        _texts([_text(row.get(name), kind) for row in rows]).cast(ARROW_TYPES[kind]) for name, kind in kinds.items()
+    ]
+    return pa.table(columns, schema=_schema(kinds))
+
+
+def _text(raw: msgspec.Raw | None, kind: Kind) -> str | None:
+    """Give a JSON value as the text that Arrow reads a column of this kind from."""
+    if raw is None or bytes(raw) == b"null":
+        return None
+    if kind in (Kind.TEXT, Kind.DATE, Kind.TIMESTAMP):
+        return str(msgspec.json.decode(raw))
+    return bytes(raw).decode()
+
+
+def _unseen(table: pa.Table, key_column: str, seen: set[str]) -> pa.Table:
+    """Keep the rows whose key no newer file had; within a file the last row wins."""
+    kept = []
+    keys: list[str] = table.column(key_column).to_pylist()
+    for index in range(len(keys) - 1, -1, -1):
+        if keys[index] not in seen:
+            seen.add(keys[index])
+            kept.append(index)
+    if len(kept) == len(keys):
+        return table
+    indices = array("q", reversed(kept))
+    return table.take(pa.Array.from_buffers(pa.int64(), len(indices), [None, pa.py_buffer(indices.tobytes())]))
+
+
+def _schema(kinds: Mapping[str, Kind]) -> pa.Schema:
+    return pa.schema([(name, ARROW_TYPES[kind]) for name, kind in kinds.items()])
+
+
+def _texts(values: list[str | None] | list[str]) -> Any:
+    # Not `pa.array(list)`, which imports pandas where it is installed: a second of CPU and 45 MB.
+    builder = pa.lib.StringBuilder()
+    builder.append_values(values)
+    return builder.finish()
+
+
+@contextmanager
+def _as_sink(store: ObjectStore) -> Iterator[None]:
+    """A damaged file of our own is a trouble of the sink."""
+    try:
+        yield
+    except (BadSource, pa.ArrowException, msgspec.MsgspecError) as error:
+        raise BadSink(
+            store.identity,
+            problem=f"one of its files cannot be read: {error}",
+            remedy="Restore the file, or remove it and run its window again with force",
+        ) from error

@@ -1,0 +1,136 @@
+"""Records from files: Parquet, JSON Lines or CSV, in a bucket or a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from nightbatch.adapters.object_store import ObjectStore
+from nightbatch.adapters.sources.files_match import find_files, fixed_identity, render_uri
+from nightbatch.adapters.sources.files_time import TimeFilter
+from nightbatch.adapters.sources.formats import Format, Piece, Wanted, format_of, read_records
+from nightbatch.core.window import Window
+from nightbatch.errors import BadSource, StorageUnavailable
+from nightbatch.ports import Chunk, Connection
+
+
+class FileSource:
+    """
+    Implements the port `Source` for one file, all files of a folder, or a glob.
+
+    Files are read sorted by name, and records in the order of their file, so that two reads of the same files give
+    the same stream. Memory: a few blocks of one file, whatever its size.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        connection: Connection | None = None,
+        format: Format | None = None,
+        columns: Sequence[str] | None = None,
+        time_column: str | None = None,
+        timezone: str | None = None,
+        chunk_rows: int = 500,
+    ) -> None:
+        """
+        Set the source up; nothing is read yet.
+
+        Args:
+            uri: An address, a folder, or a glob; may be a template of the window (see `render_uri`).
+            connection: How to reach the bucket; None for the machine's own credentials.
+            format: What the files are; None tells each by its extension.
+            columns: Which columns to give, in this order; None for all.
+            time_column: Give only records whose time in this column is inside the window.
+            timezone: The zone of times that carry none, for example `Europe/Berlin`.
+            chunk_rows: How many records at once.
+        """
+        self._uri, self._connection, self._format = uri, connection, format
+        self._columns = tuple(columns) if columns is not None else None
+        self._time_column, self._timezone = time_column, timezone
+        self._chunk_rows = chunk_rows
+
+    @property
+    def identity(self) -> str:
+        """Name the file, or the folder that all windows have in common."""
+        return fixed_identity(self._uri, self._connection)
+
+    def read(self, window: Window) -> Iterator[Chunk]:
+        """
+        Stream the records of a window.
+
+        Yields nothing where no file matches. Raises BadSource for a damaged file, a missing column, or a time that
+        names no instant, and StorageUnavailable.
+        """
+        uri = render_uri(self._uri, window)
+        store, names = find_files(uri, self._connection)
+        filter_ = TimeFilter(self._time_column, window, self._timezone) if self._time_column else None
+        wanted = self._wanted(filter_)
+        found_any = False
+        for name in names:
+            for piece in self._pieces(store, name, wanted):
+                found_any = found_any or bool(piece.rows)
+                chunk = _chunk(piece, self._columns, filter_, store.uri(name))
+                if chunk.rows:
+                    yield chunk
+        if found_any:
+            _check_seen(uri, wanted)
+
+    def _wanted(self, filter_: TimeFilter | None) -> Wanted:
+        columns = self._columns
+        if columns is not None and filter_ is not None and filter_.column not in columns:
+            columns = (*columns, filter_.column)
+        if filter_ is None:
+            return Wanted(columns, self._chunk_rows, set())
+        return Wanted(columns, self._chunk_rows, set(), filter_.excludes, filter_.column)
+
+    def _pieces(self, store: ObjectStore, name: str, wanted: Wanted) -> Iterator[Piece]:
+        uri = store.uri(name)
+        format_ = self._format or format_of(name)
+        try:
+            if format_ is None:
+                if store.size_bytes(name) == 0:  # what some tools leave in place of a folder
+                    return
+                raise BadSource(
+                    uri,
+                    problem="its name does not tell its format",
+                    remedy="Set the source's format to parquet, jsonl or csv, or leave the file out by a glob",
+                )
+            with store.reader(name) as file:
+                yield from read_records(file, uri, format_, wanted)
+        except FileNotFoundError as error:
+            raise StorageUnavailable(uri, cause="it was there when its folder was listed, and is gone") from error
+
+
+def _chunk(piece: Piece, columns: tuple[str, ...] | None, filter_: TimeFilter | None, uri: str) -> Chunk:
+    """Keep the records of the window, without a time column that was not asked for."""
+    rows = piece.rows
+    if filter_ is not None:
+        rows = _inside(piece, filter_, uri)
+    if columns is None or len(columns) == len(piece.columns):
+        return Chunk(piece.columns, rows)
+    return Chunk(columns, [row[: len(columns)] for row in rows])
+
+
+def _inside(piece: Piece, filter_: TimeFilter, uri: str) -> list[tuple[Any, ...]]:
+    try:
+        at = piece.columns.index(filter_.column)
+        return [row for row in piece.rows if filter_.contains(row[at])]
+    except ValueError as error:
+        problem = str(error) if filter_.column in piece.columns else f"no record has a column {filter_.column}"
+        raise BadSource(
+            uri,
+            problem=f"{piece.place}: {problem}",
+            remedy="Give every record a time with a zone, or set the source's timezone for times without one",
+        ) from error
+
+
+def _check_seen(uri: str, wanted: Wanted) -> None:
+    """Refuse a column that not one record had: a misspelt name must not become a column of nulls."""
+    missing = [column for column in wanted.columns or () if column not in wanted.seen]
+    if missing:
+        raise BadSource(
+            uri,
+            problem=f"not one record has a field {', '.join(missing)}",
+            remedy="Correct the column's name; where it may be absent, write it as null in at least one record",
+        )
