@@ -20,6 +20,7 @@ MAX_DEPTH = 64
 """Deepest nesting of arrays and objects. Parsers here stop at 1,024, many databases and readers far earlier."""
 
 _FENCED = re.compile(r"```[ \t]*[A-Za-z0-9_+-]*[ \t]*\r?\n(.*)\n?[ \t]*```", re.DOTALL)
+_DIALECT = re.compile(r"https?://json-schema\.org/(draft/20(19-09|20-12)|draft-0[467])/schema#?$")
 
 
 def canonical(text: str) -> str:
@@ -98,6 +99,9 @@ def compiled(schema: Mapping[str, Any]) -> jsonschema_rs.Validator:
     Raises ValueError, with a message that is fit for people, for what is no schema. Fetches nothing: a `$ref` to
     another document is an error.
     """
+    # The checker would fetch an unknown dialect from wherever the schema says.
+    if any(not _DIALECT.match(str(dialect)) for dialect in _values(schema, "$schema")):
+        raise ValueError("at /$schema: names a dialect other than those of json-schema.org")
     try:
         # Both raise the same error; the first says in terms of the meta schema what is wrong.
         jsonschema_rs.meta.validate(dict(schema))
@@ -179,14 +183,20 @@ def _inner(outer: dict[str, Any] | list[Any]) -> Any:
     return outer.values() if isinstance(outer, dict) else outer
 
 
-def _property_names(schema: Any) -> Iterator[str]:
-    """Walk a schema for the names of properties that its author wrote."""
-    if isinstance(schema, Mapping):
-        properties = schema.get("properties")
+def _property_names(schema: Mapping[str, Any]) -> Iterator[str]:
+    """Give the names of all properties that the schema's author wrote."""
+    for properties in _values(schema, "properties"):
         if isinstance(properties, Mapping):
             yield from properties
+
+
+def _values(schema: Any, key: str) -> Iterator[Any]:
+    """Walk a schema for everything that stands under a key."""
+    if isinstance(schema, Mapping):
+        if key in schema:
+            yield schema[key]
         for inner in schema.values():
-            yield from _property_names(inner)
+            yield from _values(inner, key)
     elif isinstance(schema, list | tuple):
         for inner in schema:
-            yield from _property_names(inner)
+            yield from _values(inner, key)

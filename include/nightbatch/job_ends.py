@@ -1,0 +1,148 @@
+"""Where records come from and where answers go: sources and sinks as a job file says them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from .core.template import BadTemplateError, Deferrable
+from .job_parts import ColumnName, Part, Text
+from .job_values import TableName, Uri, Zone, fault, raise_faults
+
+
+class SourceSpec(Part):
+    """What every source says."""
+
+    key: ColumnName
+    """The column that names a record: unique, never null, the same in every run."""
+    deferrable: Text | None = None
+    """An expression over the record (Jinja2, like `priority != "urgent"`); records for which it is false are left out and counted."""  # noqa: E501 - one sentence is one line in docs/job-file.md
+    timezone: Zone | None = None
+    """The zone of times in the data that carry none."""
+
+    @field_validator("deferrable")
+    @classmethod
+    def _compiles(cls, expression: str | None) -> str | None:
+        if expression is not None:
+            try:
+                Deferrable(expression)
+            except BadTemplateError as error:
+                remedy = 'Write one condition over the columns, like priority != "urgent"'
+                raise fault(f"the expression cannot be read: {error.problem}", remedy) from error
+        return expression
+
+
+class FileSourceSpec(SourceSpec):
+    """Records in files."""
+
+    files: Uri
+    """A file, a folder or a glob; may hold `{{ ds }}`, `{{ window_start }}` and `{{ window_end }}` with `strftime`."""
+    format: Literal["parquet", "jsonl", "csv"] | None = None
+    """What the files are; told by each file's extension where it is absent."""
+    time_column: ColumnName | None = None
+    """Take only records whose time in this column is inside the window."""
+    connection: Text | None = None
+    """The connection with the credentials; absent for local files or the machine's own credentials."""
+
+
+class QuerySourceSpec(SourceSpec):
+    """Records from a database."""
+
+    query: Text
+    """One SELECT; `:window_start` and `:window_end` are bound as UTC instants, never pasted into the text."""
+    connection: Text
+    """The connection of the database."""
+    whole_table: bool = False
+    """Read the same records whatever the window; without it the query must use both window parameters."""
+
+    @model_validator(mode="after")
+    def _is_about_a_window(self) -> QuerySourceSpec:
+        missing = [name for name in (":window_start", ":window_end") if name not in self.query]
+        if missing and not self.whole_table:
+            raise_faults(
+                "query",
+                [
+                    (
+                        ("query",),
+                        f"it does not use {' and '.join(missing)}, so each run would read everything again",
+                        "Add a condition like: changed_at >= :window_start and changed_at < :window_end; "
+                        "or set whole_table: true",
+                    )
+                ],
+            )
+        return self
+
+
+class FrameSourceSpec(SourceSpec):
+    """Records from a pandas DataFrame or Arrow table; only in Python."""
+
+    frame: Any = Field(exclude=True, repr=False, default=None)
+    """The table itself; it is not part of the job's copy in a sealed plan."""
+    time_column: ColumnName | None = None
+    """Take only records whose time in this column is inside the window."""
+    frame_name: Text = "frame"
+    """What to call it in messages."""
+
+
+class TableSinkSpec(Part):
+    """A table that answers are merged into by key."""
+
+    table: TableName
+    """The table; it is created where it is absent. One table belongs to one job."""
+    connection: Text
+    """The connection of the database."""
+    dead_letters: TableName | None = None
+    """The table of dead letters; by default the table's name with `_dead` behind it."""
+
+    @model_validator(mode="after")
+    def _are_two_tables(self) -> TableSinkSpec:
+        if self.dead_letters is not None and self.dead_letters.lower() == self.table.lower():
+            raise fault("answers and dead letters go to one table", "Give dead_letters a table of its own")
+        return self
+
+
+class FileSinkSpec(Part):
+    """A folder of files that answers are written to."""
+
+    files: Uri
+    """The folder; one folder belongs to one job."""
+    connection: Text | None = None
+    """The connection with the credentials; absent for local files or the machine's own credentials."""
+    format: Literal["parquet", "jsonl"] = "parquet"
+    """What to write."""
+
+    @field_validator("files")
+    @classmethod
+    def _is_a_folder(cls, uri: str) -> str:
+        if re.search(r"[*?]|\{\{|\{%", uri):
+            raise fault(f"{uri!r} is a pattern", "Name one folder; runs get folders of their own below it")
+        return uri
+
+
+def pick_source(value: Any) -> Any:
+    """Choose the kind of source by the key that only it has."""
+    if isinstance(value, Part) or not isinstance(value, Mapping):
+        return value
+    if "files" in value and "query" in value:
+        raise fault("both files and query are set", "Keep the one that is the source")
+    kinds = {"files": FileSourceSpec, "query": QuerySourceSpec, "frame": FrameSourceSpec, "frame_name": FrameSourceSpec}
+    for key, kind in kinds.items():
+        if key in value:
+            return kind.model_validate(value)
+    raise fault("it has neither files nor query", "Say where the records are: files: s3://…, or query: select …")
+
+
+def pick_sink(value: Any) -> Any:
+    """Choose the kind of sink by the key that only it has."""
+    if isinstance(value, Part) or not isinstance(value, Mapping):
+        return value
+    if "files" in value and "table" in value:
+        raise fault("both files and table are set", "Keep the one that is the sink")
+    if "files" in value:
+        return FileSinkSpec.model_validate(value)
+    if "table" in value:
+        return TableSinkSpec.model_validate(value)
+    raise fault("it has neither table nor files", "Say where answers go: table: name, or files: s3://…")
