@@ -1,0 +1,112 @@
+"""Opens a DuckDB file from a connection as Airflow keeps it, and translates its errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from nightbatch.adapters.clock import SystemClock
+from nightbatch.errors import BadSink, BadSource, ConnectionInvalid, StorageUnavailable
+from nightbatch.ports import Connection
+
+LOCK_WAIT_S = 60.0
+"""How long to wait for another process that has the file open: DuckDB lets one process write."""
+
+_LOCK_POLL_S = 0.05
+
+_WAITS = ("Could not set lock", "Conflicting lock")
+_TRANSIENT = (
+    duckdb.IOException,
+    duckdb.ConnectionException,
+    duckdb.TransactionException,
+    duckdb.InterruptException,
+    duckdb.OutOfMemoryException,
+    duckdb.InternalException,
+    duckdb.FatalException,
+)
+_LASTING = ("No files found", "Permission denied", "not a valid DuckDB database")
+"""Input/output errors that come again however often one tries."""
+
+_QUIET = (
+    duckdb.ConversionException,
+    duckdb.ConstraintException,
+    duckdb.InvalidInputException,
+    duckdb.OutOfRangeException,
+)
+"""Errors whose messages quote values."""
+
+
+def file_of(connection: Connection) -> Path:
+    """Give the database file: the host, the schema, or `host/schema` where both are set."""
+    parts = [part for part in (connection.host, connection.schema) if part]
+    if not parts or ":memory:" in parts:
+        remedy = "Set its host or its schema to the path of a database file."
+        raise ConnectionInvalid(connection.conn_id, problem="it names no file", remedy=remedy)
+    return Path("/".join(parts)).expanduser().absolute()
+
+
+def address(connection: Connection) -> str:
+    """Name the database: `duckdb:///path/of/file`."""
+    return f"duckdb://{file_of(connection).as_posix()}"
+
+
+@contextmanager
+def connected(connection: Connection, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+    """
+    Open a database in UTC and close it after the block; waits up to `LOCK_WAIT_S` for other processes.
+
+    Raises:
+        StorageUnavailable: When the file stays locked, or this process has it open in the other mode.
+    """
+    path = file_of(connection)
+    try:
+        database = _open(path, read_only=read_only)
+    except (duckdb.IOException, duckdb.ConnectionException) as error:
+        if any(words in str(error) for words in _LASTING):
+            remedy = "Set its host to a DuckDB file that this account may read and write."
+            raise ConnectionInvalid(connection.conn_id, problem=_said(error), remedy=remedy) from error
+        raise StorageUnavailable(address(connection), cause=_said(error)) from error
+    try:
+        database.execute("SET TimeZone = 'UTC'")
+        yield database
+    finally:
+        database.close()
+
+
+def _open(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    clock = SystemClock()
+    for _ in range(int(LOCK_WAIT_S / _LOCK_POLL_S)):
+        try:
+            return duckdb.connect(str(path), read_only=read_only)
+        except duckdb.IOException as error:
+            if not any(words in str(error) for words in _WAITS):
+                raise
+        clock.sleep(_LOCK_POLL_S)
+    return duckdb.connect(str(path), read_only=read_only)
+
+
+@contextmanager
+def translated(what: str, bad: type[BadSource] | type[BadSink]) -> Iterator[None]:
+    """
+    Turn errors of DuckDB into ours.
+
+    Raises:
+        BadSource, BadSink: The one given as `bad`, where trying again changes nothing.
+        StorageUnavailable: Where it may.
+    """
+    try:
+        yield
+    except duckdb.Error as error:
+        if isinstance(error, _TRANSIENT) and not any(words in str(error) for words in _LASTING):
+            raise StorageUnavailable(what, cause=_said(error)) from error
+        remedy = "Correct the query in the job file." if bad is BadSource else "Mend the table, or name another one."
+        raise bad(what, problem=_said(error), remedy=remedy) from error
+
+
+def _said(error: duckdb.Error) -> str:
+    if isinstance(error, _QUIET):
+        return f"DuckDB says {type(error).__name__}"
+    return f"DuckDB says: {str(error).strip().splitlines()[0][:300]}".rstrip(".")

@@ -1,0 +1,116 @@
+"""Opens PostgreSQL from a connection as Airflow keeps it, and translates its errors; no message holds a value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from nightbatch.errors import BadSink, BadSource, ConnectionInvalid, StorageUnavailable
+from nightbatch.ports import Connection
+
+CONNECT_TIMEOUT_S = 15
+DEFAULT_PORT = 5432
+
+_FROM_FIELDS = {"host", "port", "user", "password", "dbname"}
+_UNUSABLE = ("authentication failed", "does not exist", "no pg_hba.conf entry", "not permitted to log in")
+"""What PostgreSQL says when it was reached and the connection's fields are wrong; these errors carry no code."""
+
+_QUIET_CLASSES = {"22", "23"}
+"""Error classes whose messages quote values: data exceptions and violated constraints."""
+
+_BAD_CLASSES = {"0A", "21", "22", "23", "25", "2B", "3D", "3F", "42", "44", "54", "P0"}
+"""Error classes that come again however often one tries."""
+
+_REMEDIES: dict[type[BadSource] | type[BadSink], dict[str, str]] = {
+    BadSource: {
+        "42501": "Grant the connection's role the right to read it.",
+        "42P01": "Create the table, or correct its name in the query.",
+        "42P18": "Say the parameter's type in the query, for example `:window_start::timestamptz`.",
+        "25006": "Use a query that only reads.",
+        "": "Correct the query in the job file.",
+    },
+    BadSink: {
+        "42501": "Grant the connection's role the rights to create, read, insert, update and delete there.",
+        "42P01": "It was there when the run was prepared. Restore it, or run the window again.",
+        "23502": "Give the column a default, or let it be null.",
+        "25006": "Name a connection to a server that can be written to.",
+        "": "Mend the table, or name another one in the job file.",
+    },
+}
+
+
+def address(connection: Connection) -> str:
+    """Name the database, without secrets: `postgresql://host:port/database`."""
+    return f"postgresql://{connection.host or 'localhost'}:{connection.port or DEFAULT_PORT}/{connection.schema}"
+
+
+def connect(connection: Connection) -> psycopg.Connection:
+    """
+    Open a database in autocommit mode; sessions work in UTC unless they say otherwise.
+
+    Of the connection's extra, what libpq knows (`sslmode`, `options`, …) is used and the rest ignored.
+
+    Raises:
+        ConnectionInvalid: When the server was reached and refuses the login or has no such database.
+        StorageUnavailable: When the server cannot be reached.
+    """
+    known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()} - _FROM_FIELDS
+    extra = {name: str(value) for name, value in connection.extra.items() if name in known and value is not None}
+    fields = {
+        "host": connection.host,
+        "port": str(connection.port or DEFAULT_PORT),
+        "user": connection.login,
+        "password": connection.password,
+        "dbname": connection.schema,
+    }
+    settings = {"connect_timeout": str(CONNECT_TIMEOUT_S), "application_name": "nightbatch"} | extra
+    settings |= {name: value for name, value in fields.items() if value}
+    try:
+        database = psycopg.connect(psycopg.conninfo.make_conninfo(**settings), autocommit=True)
+    except psycopg.OperationalError as error:
+        said = _first_line(error)
+        if any(words in said for words in _UNUSABLE):
+            remedy = "Correct its login, password or schema (the database's name)."
+            raise ConnectionInvalid(connection.conn_id, problem=said, remedy=remedy) from error
+        raise StorageUnavailable(address(connection), cause=said) from error
+    except psycopg.ProgrammingError as error:
+        remedy = "Correct its fields and its extra."
+        raise ConnectionInvalid(connection.conn_id, problem="it is not a valid one", remedy=remedy) from error
+    database.execute("SELECT set_config('TimeZone', 'UTC', false)")
+    return database
+
+
+@contextmanager
+def translated(what: str, bad: type[BadSource] | type[BadSink]) -> Iterator[None]:
+    """
+    Turn errors of psycopg into ours.
+
+    Raises:
+        BadSource, BadSink: The one given as `bad`, where trying again changes nothing.
+        StorageUnavailable: Where it may: the server went away, is full, or broke a deadlock.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        code = error.sqlstate or ""
+        if code[:2] in _BAD_CLASSES or (not code and not isinstance(error, psycopg.OperationalError)):
+            remedies = _REMEDIES[bad]
+            raise bad(what, problem=_said(error), remedy=remedies.get(code, remedies[""])) from error
+        raise StorageUnavailable(what, cause=_said(error)) from error
+
+
+def _said(error: psycopg.Error) -> str:
+    """Tell an error without the values it may quote."""
+    code = error.sqlstate or ""
+    if isinstance(error, psycopg.OperationalError) and not code:
+        return _first_line(error)
+    if not code or code[:2] in _QUIET_CLASSES:
+        name = error.diag.column_name or error.diag.constraint_name
+        return f"PostgreSQL says {type(error).__name__}{f' ({name})' if name else ''}"
+    return f"PostgreSQL says: {error.diag.message_primary}"
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")
