@@ -19,6 +19,7 @@ from nightbatch.emulator.http import VendorError, reply
 from nightbatch.emulator.openai_api import batches as openai_batches
 from nightbatch.emulator.openai_api import files as openai_files
 from nightbatch.emulator.openai_api import real_time as openai_real_time
+from nightbatch.emulator.operations import methods
 from nightbatch.emulator.settings import EmulatorSettings
 from nightbatch.emulator.world import World
 
@@ -60,7 +61,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _worded(request: Request, problem: Problem) -> Response:
-    body = error_body(request.scope.get("emulator.vendor", "openai"), problem, request.scope.get("emulator.request_id", ""))
+    body = error_body(
+        request.scope.get("emulator.vendor", "openai"), problem, request.scope.get("emulator.request_id", "")
+    )
     return reply(body, problem.status)
 
 
@@ -82,6 +85,6 @@ async def _no_route(request: Request, error: Exception) -> Response:
     detail = error.detail if isinstance(error, HTTPException) else str(error)
     message = f"Invalid URL ({request.method} {request.url.path})" if status in {404, 405} else str(detail)
     answer = _worded(request, Problem(status, "invalid_request_error", message))
-    for name, value in (getattr(error, "headers", None) or {}).items():
-        answer.headers[name] = value
+    if status == 405:  # the web framework names the methods of one route only
+        answer.headers["allow"] = ", ".join(methods(request.url.path))
     return answer

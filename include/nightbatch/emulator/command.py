@@ -11,7 +11,9 @@ from nightbatch.emulator.faults import Faults, UnknownFault, split
 from nightbatch.emulator.settings import DEFAULT_KEY, Account, EmulatorSettings
 
 app = typer.Typer(
-    help="Play OpenAI and Anthropic on this machine, with faults on request.", no_args_is_help=True, add_completion=False
+    help="Play OpenAI and Anthropic on this machine, with faults on request.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 DEFAULT_PORT = 8399
@@ -23,7 +25,7 @@ def _group() -> None:
 
 
 @app.command()
-def serve(
+def serve(  # noqa: PLR0913 (one argument for each option)
     host: Annotated[str, typer.Option(help="Address to bind. There is no encryption: keep to loopback.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="TCP port; 0 takes a free one.")] = DEFAULT_PORT,
     data_dir: Annotated[
@@ -43,7 +45,7 @@ def serve(
     token_limit: Annotated[
         list[str] | None, typer.Option(help="Enqueued prompt tokens: TOKENS or MODEL=TOKENS. Repeatable.")
     ] = None,
-    token_limit_at: Annotated[str, typer.Option(help="Where it shows: validation or create.")] = "validation",
+    over_limit_at: Annotated[str, typer.Option(help="Where it shows: validation or create.")] = "validation",
     queued_request_limit: Annotated[int | None, typer.Option(help="Requests waiting in message batches.")] = None,
     faults: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE, several with commas. docs/emulator.md lists them. Repeatable.")
@@ -71,7 +73,7 @@ def serve(
             faults=Faults().but(split(",".join(faults or []))),
             enqueued_token_limit=any_limit,
             enqueued_token_limits=model_limits,
-            token_limit_at=_where(token_limit_at),
+            over_limit_at=_where(over_limit_at),
             queued_request_limit=queued_request_limit,
         )
         run(settings, exit_with_parent=exit_with_parent)
@@ -91,4 +93,4 @@ def _where(text: str) -> Literal["validation", "create"]:
         return "validation"
     if text == "create":
         return "create"
-    raise ValueError(f"--token-limit-at {text}: choose validation or create")
+    raise ValueError(f"--over-limit-at {text}: choose validation or create")

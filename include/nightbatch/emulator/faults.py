@@ -4,37 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-class UnknownFault(ValueError):
+class UnknownFault(ValueError):  # noqa: N818 (errors here are named by what happened)
     """A fault was asked for that does not exist, or with a value it cannot take."""
 
 
 def _share(text: str) -> float:
     """Declare a fault that hits a share of all rows."""
-    return cast(float, field(default=0.0, metadata={"does": text, "unit": "share of rows, 0 to 1"}))
+    return field(default=0.0, metadata={"does": text, "unit": "share of rows, 0 to 1"})
 
 
 def _times(text: str) -> int:
     """Declare a fault that hits the next n requests, and then no more."""
-    return cast(int, field(default=0, metadata={"does": text, "unit": "requests"}))
+    return field(default=0, metadata={"does": text, "unit": "requests"})
 
 
 def _seconds(text: str, default: float = 0.0) -> float:
-    return cast(float, field(default=default, metadata={"does": text, "unit": "seconds"}))
+    return field(default=default, metadata={"does": text, "unit": "seconds"})
 
 
 def _option(text: str, default: T, unit: str) -> T:
-    return cast(T, field(default=default, metadata={"does": text, "unit": unit}))
+    return field(default=default, metadata={"does": text, "unit": unit})
 
 
 def _choice(text: str, *allowed: str) -> str:
     """Declare a fault with named variants; the first one is the default."""
     unit = " or ".join(name or "(empty)" for name in allowed)
-    return cast(str, field(default=allowed[0], metadata={"does": text, "unit": unit, "allowed": allowed}))
+    return field(default=allowed[0], metadata={"does": text, "unit": unit, "allowed": allowed})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,9 @@ class Faults:
     stuck_batch: int = _option("which batch is stuck, counted from 1; 0 is every one", 0, "number")
     late_seconds: float = _seconds("how much longer a late batch takes")
     late_batch: int = _option("which batch is late, counted from 1 over all vendors; 0 is by late_match", 0, "number")
-    late_match: str = _option("late is every batch with this text in metadata, file name or first custom_id", "", "text")
+    late_match: str = _option(
+        "late is every batch with this text in metadata, file name or first custom_id", "", "text"
+    )
     token_limit_after_validation: int = _times("the batch goes failed with token_limit_exceeded (OpenAI)")
     token_limit_at_create: int = _times("create answers 400 token_limit_exceeded (OpenAI), 429 (Anthropic)")
     not_found_seconds: float = _seconds("a new batch answers 404 for so long")

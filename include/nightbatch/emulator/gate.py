@@ -50,7 +50,9 @@ class Call:
     plan: FaultPlan | None = None
     began_s: float = field(default_factory=ticking_s)
 
-    async def refuse(self, problem: Problem, headers: dict[str, str] | None = None, account: Account | None = None) -> None:
+    async def refuse(
+        self, problem: Problem, headers: dict[str, str] | None = None, account: Account | None = None
+    ) -> None:
         """Answer with an error, without asking the application."""
         await connection.drain(self.receive)
         body = orjson.dumps(error_body(self.vendor, problem, self.request_id))

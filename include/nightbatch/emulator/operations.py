@@ -34,6 +34,11 @@ def operation(method: str, path: str) -> str:
     return next((name for verb, shape, name in _TABLE if verb == method and shape.fullmatch(path)), "other")
 
 
+def methods(path: str) -> list[str]:
+    """Return the methods that a path takes."""
+    return sorted({verb for verb, shape, _ in _TABLE if shape.fullmatch(path)})
+
+
 def vendor_of(path: str, headers: dict[str, str]) -> Vendor:
     """Say whose call it is; `/v1/models` belongs to both, and is told apart by Anthropic's version header."""
     if path.startswith("/v1/messages") or (path.startswith("/v1/models") and "anthropic-version" in headers):

@@ -19,7 +19,7 @@ from nightbatch.emulator.asks import Ask, BadRequest
 from nightbatch.emulator.store import Batch, Usage
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818 (errors here are named by what happened)
     """The emulator is shutting down."""
 
 

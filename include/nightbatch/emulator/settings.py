@@ -76,7 +76,7 @@ class EmulatorSettings:
         faults: What goes wrong from the start.
         enqueued_token_limit: Prompt tokens one model may have waiting in one workspace (OpenAI); None is no limit.
         enqueued_token_limits: The same by model name; wins over `enqueued_token_limit`.
-        token_limit_at: Whether too many enqueued tokens fail the batch after `validation` or its `create` call.
+        over_limit_at: Whether too many enqueued tokens fail the batch after `validation` or its `create` call.
         queued_request_limit: Requests one workspace may have waiting in batches (Anthropic); None is no limit.
         cached_tokens_share: Share of the input tokens that is reported as read from the cache.
         models: The names that `/v1/models` lists. Other names are answered too, except those that begin
@@ -103,7 +103,7 @@ class EmulatorSettings:
     faults: Faults = field(default_factory=Faults)
     enqueued_token_limit: int | None = None
     enqueued_token_limits: Mapping[str, int] = field(default_factory=dict)
-    token_limit_at: Literal["validation", "create"] = "validation"
+    over_limit_at: Literal["validation", "create"] = "validation"
     queued_request_limit: int | None = None
     cached_tokens_share: float = 0.0
     models: tuple[str, ...] = ("gpt-5-mini", "text-embedding-3-small", "claude-sonnet-4-6")

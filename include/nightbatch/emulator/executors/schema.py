@@ -92,9 +92,7 @@ class _Filler:
         required = set(schema.get("required") or ())
         wanted = (schema.get("properties") or {}).items()
         return {
-            name: self.value(inner, name, depth + 1)
-            for name, inner in wanted
-            if depth < MAX_DEPTH or name in required
+            name: self.value(inner, name, depth + 1) for name, inner in wanted if depth < MAX_DEPTH or name in required
         }
 
     def array(self, schema: Schema, name: str, depth: int) -> list[Any]:
@@ -150,9 +148,9 @@ def fits(schema: Schema, value: Any) -> bool:
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds and object not in kinds):
         return False
     if isinstance(value, str):
-        return schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value))
+        return bool(schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value)))
     if isinstance(value, list):
-        return schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value))
+        return bool(schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)))
     if isinstance(value, (int, float)):
         return bool(schema.get("minimum", value) <= value <= schema.get("maximum", value))
     return True

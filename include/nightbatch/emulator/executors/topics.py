@@ -17,8 +17,9 @@ RULES: dict[str, tuple[frozenset[str], frozenset[str]]] = {
         (
             "picture_quality",
             "picture pictures video image photo screen display camera",
-            "picture pictures image images photo photos video videos screen display lcd lens zoom focus flash resolution"
-            " megapixel pixel color colors colour blurry sharp viewfinder lighting exposure shot shots dvd playback",
+            "picture pictures image images photo photos video videos screen display lcd lens zoom focus flash"
+            " resolution megapixel pixel color colors colour blurry sharp viewfinder lighting exposure shot"
+            " shots dvd playback",
         ),
         (
             "sound",
@@ -34,14 +35,14 @@ RULES: dict[str, tuple[frozenset[str], frozenset[str]]] = {
         (
             "price",
             "price cost value money",
-            "price priced prices cost costs cheap cheaper expensive money value worth bargain deal dollars bucks paid pay"
-            " affordable rebate sale",
+            "price priced prices cost costs cheap cheaper expensive money value worth bargain deal dollars bucks paid"
+            " pay affordable rebate sale",
         ),
         (
             "size_design",
             "size design look looks style weight portability appearance build",
-            "size sized small smaller tiny compact big bigger large weight light lightweight heavy design look looks sleek"
-            " stylish feel pocket portable color plastic solid sturdy case fits thin",
+            "size sized small smaller tiny compact big bigger large weight light lightweight heavy design look looks"
+            " sleek stylish feel pocket portable color plastic solid sturdy case fits thin",
         ),
         (
             "ease_of_use",

@@ -45,7 +45,9 @@ class Upstream:
         except urllib.error.HTTPError as error:
             return error.code, _object(error.read())
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-            return 503, {"error": {"message": f"upstream: {error}", "type": "server_error", "param": None, "code": None}}
+            return 503, {
+                "error": {"message": f"upstream: {error}", "type": "server_error", "param": None, "code": None}
+            }
 
 
 _PATHS = {"chat": "/chat/completions", "responses": "/responses", "embeddings": "/embeddings"}

@@ -13,7 +13,7 @@ from nightbatch.emulator.clock import now_s
 from nightbatch.emulator.http import From, InWorld, VendorError, reply
 from nightbatch.emulator.openai_api import life
 from nightbatch.emulator.openai_api.bodies import batch_body
-from nightbatch.emulator.openai_api.dialect import check
+from nightbatch.emulator.openai_api.dialect import Checked, check
 from nightbatch.emulator.openai_api.files import Expiry, find_file
 from nightbatch.emulator.store import Batch, StoredFile, page_after
 from nightbatch.emulator.world import Requester, World, is_listed, is_visible
@@ -70,7 +70,7 @@ async def create(wanted: CreateBatch, world: InWorld, requester: From) -> Respon
 async def _refuse_too_many_tokens(world: World, requester: Requester, batch: Batch, file: StoredFile) -> None:
     """Answer 400 where the vendor counts tokens before it creates; the batch is then gone again."""
     refused = requester.plan.take("token_limit_at_create")
-    if not refused and world.settings.token_limit_at == "create":
+    if not refused and world.settings.over_limit_at == "create":
         checked = await world.in_thread(_checker(world, batch, file))
         batch.models, batch.input_tokens = tuple(checked.models), checked.input_tokens
         refused = not life.enqueue(world, batch)
@@ -81,7 +81,7 @@ async def _refuse_too_many_tokens(world: World, requester: Requester, batch: Bat
         raise VendorError(400, message, type="invalid_request_error", code="token_limit_exceeded")
 
 
-def _checker(world: World, batch: Batch, file: StoredFile) -> Callable[[], life.Checked]:
+def _checker(world: World, batch: Batch, file: StoredFile) -> Callable[[], Checked]:
     return lambda: check(file.path, batch.endpoint, world.settings.limits)
 
 

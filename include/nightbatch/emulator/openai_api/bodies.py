@@ -36,7 +36,7 @@ def answer_body(ask: Ask, answer: Answer, *, key: str, created: float) -> Json:
 
 def _chat(ask: Ask, answer: Answer, key: str, created: int) -> Json:
     refused = answer.kind is Kind.REFUSAL
-    message = {
+    message: Json = {
         "role": "assistant",
         "content": None if refused else answer.text,
         "refusal": answer.text if refused else None,

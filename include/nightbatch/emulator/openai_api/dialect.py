@@ -101,7 +101,9 @@ def check(path: Path, endpoint: str, limits: Limits) -> Checked:
                 return checked
             _check_line(line, number, endpoint, seen, checked)
     if checked.rows == 0:
-        checked.wrong("empty_file", "The input file is empty. Please ensure that the batch contains at least one request.")
+        checked.wrong(
+            "empty_file", "The input file is empty. Please ensure that the batch contains at least one request."
+        )
     if checked.embedding_inputs > limits.openai_embedding_inputs:
         checked.wrong("too_many_tasks", f"More than {limits.openai_embedding_inputs:,} embedding inputs in one batch.")
     return checked

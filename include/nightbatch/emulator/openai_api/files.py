@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import FileResponse, Response
 
@@ -27,13 +27,18 @@ PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
 _FIELDS = {"file", "purpose", "expires_after", "expires_after[anchor]", "expires_after[seconds]"}
 
 
+def _whole(value: Any) -> Any:
+    """Take 3600.0 for 3600, as JSON does."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class Expiry(BaseModel):
     """When a file goes away by itself; between an hour and 30 days after its creation."""
 
     model_config = ConfigDict(strict=True)
 
     anchor: Literal["created_at"]
-    seconds: int = Field(ge=3600, le=2_592_000)
+    seconds: Annotated[int, BeforeValidator(_whole), Field(ge=3600, le=2_592_000)]
 
 
 @router.post("")
