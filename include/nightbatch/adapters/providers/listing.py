@@ -1,0 +1,50 @@
+"""Walks a vendor's listing of batches to a place where "it is not there" is certain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from nightbatch.errors import ProviderBusy
+
+DOING = "listing batches"
+
+
+class Listed(Protocol):
+    """What a listing must say of a batch."""
+
+    id: str
+
+    @property
+    def created_utc(self) -> datetime:
+        """When it was created."""
+
+
+L = TypeVar("L", bound=Listed)
+
+ReadPage = Callable[[str | None], tuple[Sequence[L], bool]]
+"""Reads the page after a batch id (the first for None), and says whether there are more."""
+
+
+def listed(read_page: ReadPage[L], *, oldest: datetime, provider: str) -> Iterator[L]:
+    """
+    Give every batch of a listing, newest first, at least back to `oldest`.
+
+    Stops early only while the listing has kept its order: one that is not newest first is read to its end. Raises
+    ProviderBusy for one that has no end.
+    """
+    seen: set[str] = set()
+    is_newest_first, last, after = True, None, None
+    while True:
+        page, has_more = read_page(after)
+        for batch in page:
+            is_newest_first = is_newest_first and (last is None or batch.created_utc <= last)
+            last = batch.created_utc
+            yield batch
+        if not has_more or (is_newest_first and last is not None and last < oldest):
+            return
+        if all(batch.id in seen for batch in page):
+            raise ProviderBusy(provider, DOING, cause="the listing repeats itself and has no end")
+        seen.update(batch.id for batch in page)
+        after = page[-1].id

@@ -1,0 +1,130 @@
+"""What the wires of several vendors have in common: JSON strings, base URLs, error texts cut short."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from nightbatch.errors import ConnectionInvalid
+from nightbatch.ports import Connection
+
+CHUNK_BYTES = 1 << 18
+"""How much of a request body is handed to the network at once."""
+
+_LINE_SEPARATORS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
+_CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_SECRET = re.compile(r"\b(?:sk|key|pat|xox[a-z])-[^\s\"']+", re.IGNORECASE)
+_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def json_string(text: str) -> bytes:
+    """
+    Encode a text as a JSON string, quotes included.
+
+    U+2028, U+2029 and U+0085 are escaped, because readers that split lines as Python's `str.splitlines` does would
+    cut a request in two there; all else outside ASCII stays as it is, which keeps files small. Raises ValueError
+    for a text with a lone surrogate: it has no UTF-8 form.
+    """
+    try:
+        encoded = orjson.dumps(text)
+    except TypeError as error:
+        raise ValueError("the text holds half of a surrogate pair and cannot be written as UTF-8") from error
+    if not text.isascii():
+        for raw, escaped in _LINE_SEPARATORS:
+            encoded = encoded.replace(raw, escaped)
+    return encoded
+
+
+def json_members(members: dict[str, Any]) -> bytes:
+    """Encode the members of an object without its braces, in the order given."""
+    return orjson.dumps(members)[1:-1]
+
+
+def chunked(pieces: Iterable[bytes], size_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+    """Gather many small pieces into few chunks, so that a write is not paid for every row."""
+    waiting: list[bytes] = []
+    held = 0
+    for piece in pieces:
+        waiting.append(piece)
+        held += len(piece)
+        if held >= size_bytes:
+            yield b"".join(waiting)
+            waiting.clear()
+            held = 0
+    if waiting:
+        yield b"".join(waiting)
+
+
+def short_code(code: object, default: str) -> str:
+    """Give a vendor's code if it looks like one, so that no row content passes for a code."""
+    return code if isinstance(code, str) and _CODE.fullmatch(code) else default
+
+
+def short_text(message: object, limit: int = 200) -> str:
+    """Cut a vendor's message down to one printable line of at most `limit` characters, without keys."""
+    if not isinstance(message, str):
+        return ""
+    line = _UNPRINTABLE.sub(" ", _SECRET.sub("[key]", message)).strip()
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def base_url(connection: Connection, *, client_kwargs: str, default: str) -> str:
+    """
+    Find where a connection points to; `default` where it says nothing.
+
+    Looks at `extra.base_url`, then `extra.<client_kwargs>.base_url` (where Airflow's own hooks look), then at the
+    host with port and path. A bare host is reached by https, on loopback by http.
+    """
+    nested = connection.extra.get(client_kwargs)
+    inner = nested.get("base_url") if isinstance(nested, dict) else None
+    explicit = connection.extra.get("base_url") or inner
+    if explicit:
+        return str(explicit).rstrip("/")
+    if not connection.host:
+        return default
+    host, schema = connection.host.rstrip("/"), connection.schema
+    if "://" not in host:
+        bare = host.split("/", 1)[0].split(":", 1)[0]
+        scheme = schema if schema in {"http", "https"} else "http" if bare in _LOOPBACK else "https"
+        host = f"{scheme}://{host}"
+    port = f":{connection.port}" if connection.port else ""
+    path = f"/{schema.strip('/')}" if schema and schema not in {"http", "https"} else ""
+    return f"{host}{port}{path}"
+
+
+def api_key(connection: Connection, *, client_kwargs: str, variable: str) -> str:
+    """Find the key of a connection: its password, or where Airflow's own hooks also look."""
+    nested = connection.extra.get(client_kwargs)
+    inner = nested.get("api_key") if isinstance(nested, dict) else None
+    key = inner or connection.password
+    if not key:
+        raise ConnectionInvalid(
+            connection.conn_id,
+            problem="it has no API key",
+            remedy=f"Put the key into its password field, or set {variable}",
+        )
+    return str(key)
+
+
+def check_params(params: Mapping[str, Any], reserved: frozenset[str]) -> None:
+    """Raise ValueError where a job's own parameters would overrule what nightbatch itself sets."""
+    taken = sorted(reserved & params.keys())
+    if taken:
+        raise ValueError(f"params sets {', '.join(taken)}, which nightbatch sets itself; remove it from params")
+
+
+def mended_json(line: bytes) -> bytes:
+    """
+    Write a line again without what JSON allows and UTF-8 does not: escaped lone surrogates become "?".
+
+    A row with one was answered and paid for. Raises ValueError for a line that is no JSON at all.
+    """
+    try:
+        return json.dumps(json.loads(line), ensure_ascii=False).encode("utf-8", "replace")
+    except (ValueError, RecursionError) as error:
+        raise ValueError("the line is not JSON") from error
