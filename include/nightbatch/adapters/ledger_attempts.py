@@ -103,8 +103,7 @@ def note_open(connection: sa.Connection, attempt_id: int, state: BatchState, *, 
 
 
 def _is_untouched(shard: AnyRow, attempt: AnyRow) -> bool:
-    found = (shard.state, shard.attempts, shard.taken_by_round)
-    return found == (ShardState.SEALED, attempt.number, None)
+    return (shard.state, shard.attempts) == (ShardState.SEALED, attempt.number)
 
 
 def _check_owner(connection: sa.Connection, attempt: AnyRow, batch_id: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,8 +13,11 @@ from nightbatch.adapters.ledger_runs import lock_run
 from nightbatch.adapters.ledger_shards import attempt_of, lock_shard, move, of_shard, ref_of
 from nightbatch.adapters.ledger_tables import AnyRow, attempts, rounded_up, runs
 from nightbatch.core.shard import ShardState
-from nightbatch.errors import MustWait, StaleAttempt
+from nightbatch.errors import MustWait, RunIncomplete, RunOverlaps, StaleAttempt
 from nightbatch.ports import Attempt, Intent
+
+RIVAL_PAUSE = timedelta(seconds=5)
+"""How long, at least, a shard waits for another one that could be taken for it."""
 
 
 def begin(connection: sa.Connection, intent: Intent, *, now: datetime) -> Attempt:
@@ -55,25 +58,30 @@ def begin(connection: sa.Connection, intent: Intent, *, now: datetime) -> Attemp
 
 
 def _check_turn(connection: sa.Connection, run: AnyRow, shard: AnyRow, intent: Intent, *, now: datetime) -> None:
-    """Raise StaleAttempt where somebody else was here, MustWait where it is too early."""
-    expected = f"attempt {intent.expected_attempts}, sealed"
-    found = f"attempt {shard.attempts}, {shard.state}"
+    """Raise what keeps this attempt from beginning now, or for good."""
     if (shard.attempts, shard.state) != (intent.expected_attempts, ShardState.SEALED):
-        raise StaleAttempt(str(intent.ref), expected=expected, found=found)
-    # These rows are somebody else's by now; to send them here too would be to pay twice.
-    if shard.taken_by_round is not None:
-        raise StaleAttempt(str(intent.ref), expected=expected, found=f"taken by round {shard.taken_by_round}")
+        raise StaleAttempt(
+            str(intent.ref),
+            expected=f"attempt {intent.expected_attempts}, sealed",
+            found=f"attempt {shard.attempts}, {shard.state}",
+        )
+    # In both cases these rows are another run's by now; to send them here too would be to pay twice.
     if run.state == "incomplete":
-        raise StaleAttempt(str(intent.ref), expected=expected, found="a run whose rows wait for the next one")
-    newer = sa.select(sa.func.max(runs.c.generation)).where(
+        raise RunIncomplete(run.run, pending=shard.rows, reasons="left to the job's next run")
+    newest = _newest_generation(connection, run)
+    if newest.run != run.run:
+        raise RunOverlaps(run.job, other_run=newest.run, since=newest.started_utc)
+    if shard.not_before_utc is not None and now < shard.not_before_utc:
+        raise MustWait(f"shard {intent.ref} waits its turn", until=shard.not_before_utc)
+
+
+def _newest_generation(connection: sa.Connection, run: AnyRow) -> AnyRow:
+    statement = sa.select(runs).where(
         runs.c.job == run.job,
         runs.c.window_start_utc == run.window_start_utc,
         runs.c.window_end_utc == run.window_end_utc,
     )
-    if (generation := connection.execute(newer).scalar_one()) != run.generation:
-        raise StaleAttempt(str(intent.ref), expected=expected, found=f"replaced by generation {generation}")
-    if shard.not_before_utc is not None and now < shard.not_before_utc:
-        raise MustWait(f"shard {intent.ref} waits its turn", until=shard.not_before_utc)
+    return connection.execute(statement.order_by(runs.c.generation.desc()).limit(1)).one()
 
 
 def _rival(connection: sa.Connection, intent: Intent, *, rows: int, now: datetime) -> MustWait:
@@ -86,9 +94,10 @@ def _rival(connection: sa.Connection, intent: Intent, *, rows: int, now: datetim
     )
     other = connection.execute(statement).first()
     who = "another shard" if other is None else f"shard {ref_of(other)}"
-    until = now if other is None else max(now, other.certain_utc)
     reason = (
         f"{who} of {rows:,} rows is being sent to {intent.provider} account {intent.account}, and two of the same "
         "size could not be told apart"
     )
-    return MustWait(reason, until=until)
+    # Most creates take seconds, a lost one many minutes: wait half as long again as it has taken so far.
+    pause = RIVAL_PAUSE if other is None else max(RIVAL_PAUSE, (now - other.intent_utc) / 2)
+    return MustWait(reason, until=now + pause)

@@ -22,7 +22,8 @@ STATES: tuple[str, ...] = get_type_hints(Run)["state"].__args__
 _RUN = sa.select(runs, rounds.c.facts.label("plan")).select_from(
     runs.outerjoin(rounds, sa.and_(rounds.c.run == runs.c.run, rounds.c.round == 0))
 )
-_UNDER_WAY = (ShardState.SUBMITTING, ShardState.OPEN, ShardState.STORED)
+_MAY_BE_TAKEN = (ShardState.COLLECTED, ShardState.LOADED, ShardState.HELD)
+"""Shards that will not be sent, or answered, any more: what a later round sends again cannot come back here."""
 
 
 def open_run(connection: sa.Connection, job: str, window: Window, *, now: datetime, force: bool) -> Run:
@@ -131,27 +132,23 @@ def seal(
 
 
 def _take(connection: sa.Connection, ref: ShardRef, *, by: RoundPlan) -> None:
-    here = sa.and_(shards.c.run == ref.run, shards.c.round == ref.round, shards.c.shard == ref.shard)
-    # An answer that may still come belongs to a later round, so a shard under way cannot be taken.
-    is_free = sa.and_(here, shards.c.taken_by_round.is_(None), shards.c.state.not_in(_UNDER_WAY))
-    if (
-        ref.run == by.run
-        and connection.execute(
-            sa.update(shards).where(is_free).values(taken_by_round=by.round).returning(shards.c.shard)
-        ).first()
-    ):
+    here = sa.and_(shards.c.run == by.run, shards.c.round == ref.round, shards.c.shard == ref.shard)
+    is_free = sa.and_(here, shards.c.taken_by_round.is_(None), shards.c.state.in_(_MAY_BE_TAKEN))
+    taking = sa.update(shards).where(is_free).values(taken_by_round=by.round).returning(shards.c.shard)
+    if ref.run != by.run:
+        raise ValueError(f"shard {ref} is not of run {by.run}, so no round of that can take it")
+    if connection.execute(taking).first() is not None:
         return
     row = connection.execute(sa.select(shards.c.state, shards.c.taken_by_round).where(here)).first()
-    found = "no shard of this run" if row is None or ref.run != by.run else f"{row.state}, round {row.taken_by_round}"
-    raise StaleAttempt(str(ref), expected="a shard at rest that no round has taken", found=found)
+    found = "no such shard" if row is None else f"{row.state}, taken by {row.taken_by_round}"
+    raise StaleAttempt(str(ref), expected="collected or held, and taken by no round", found=found)
 
 
 def _claim(connection: sa.Connection, file: PendingFile, *, by: str, now: datetime) -> None:
     here = sa.and_(pending.c.run == file.run, pending.c.name == file.name)
     is_free = sa.and_(here, pending.c.taken_by_run.is_(None))
-    if connection.execute(
-        sa.update(pending).where(is_free).values(taken_by_run=by, taken_utc=now).returning(pending.c.name)
-    ).first():
+    taking = sa.update(pending).where(is_free).values(taken_by_run=by, taken_utc=now).returning(pending.c.name)
+    if connection.execute(taking).first() is not None:
         return
     taker = connection.execute(sa.select(pending.c.taken_by_run).where(here)).scalar()
     found = "no such file" if taker is None else f"taken by run {taker}"
