@@ -124,8 +124,10 @@ class FileSinkSpec(Part):
 
 def pick_source(value: Any) -> Any:
     """Choose the kind of source by the key that only it has."""
-    if isinstance(value, Part) or not isinstance(value, Mapping):
+    if isinstance(value, Part):
         return value
+    if not isinstance(value, Mapping):
+        raise fault("it is not a mapping of keys", "Write its keys below it, each on a line of its own, indented")
     if "files" in value and "query" in value:
         raise fault("both files and query are set", "Keep the one that is the source")
     kinds = {"files": FileSourceSpec, "query": QuerySourceSpec, "frame": FrameSourceSpec, "frame_name": FrameSourceSpec}
@@ -137,8 +139,10 @@ def pick_source(value: Any) -> Any:
 
 def pick_sink(value: Any) -> Any:
     """Choose the kind of sink by the key that only it has."""
-    if isinstance(value, Part) or not isinstance(value, Mapping):
+    if isinstance(value, Part):
         return value
+    if not isinstance(value, Mapping):
+        raise fault("it is not a mapping of keys", "Write its keys below it, each on a line of its own, indented")
     if "files" in value and "table" in value:
         raise fault("both files and table are set", "Keep the one that is the sink")
     if "files" in value:
