@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from nightbatch.demo.services import privileges
+from nightbatch.demo.services.family import descendants, kill, runs
 from nightbatch.demo.services.waiting import monotonic_s, pause
 
 LOOK_EVERY_S = 0.2
@@ -38,7 +39,7 @@ def main() -> int:
     code: int | None = None
     while code is None and not asked_to_stop.wait(LOOK_EVERY_S) and os.getppid() == options.owner:
         code = _reap(child)
-    family = psutil.Process().children(recursive=True)  # before they lose the parent they are known by
+    family = descendants(psutil.Process())  # before they lose the parent they are known by
     if code is None:
         code = _stop(child, signal.Signals[options.stop_signal], grace_s=options.grace_s)
     _kill_descendants(family)
@@ -114,31 +115,16 @@ def _stop(child: int, stop_signal: signal.Signals, *, grace_s: float) -> int:
 
 
 def _kill_descendants(known: list[psutil.Process]) -> None:
-    """Kill until nothing is left: a process may fork between our look and our signal."""
+    """Kill until nothing is left, not even a zombie: a process may fork between our look and our signal."""
     deadline = monotonic_s() + KILL_WITHIN_S
     while monotonic_s() < deadline:
-        seen = {*known, *psutil.Process().children(recursive=True)}
-        left = [process for process in seen if _runs(process)]
+        left = {process for process in known if runs(process)} | set(descendants(psutil.Process()))
         if not left:
             return
         for process in left:
-            _kill(process)
+            kill(process)
         _reap(-1)
-        pause(0.05)
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _kill(process: psutil.Process) -> None:
-    try:
-        process.kill()
-    except psutil.NoSuchProcess:
-        return
+        pause(0.02)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from nightbatch.demo.services.family import descendants, kill, runs
 from nightbatch.demo.services.waiting import WaitedTooLong, wait_until
 
 GUARD_START_S = 20.0
@@ -152,16 +153,16 @@ def end_leftover(pid_file: Path) -> None:
     that only has the same number by chance started at another time, and is left alone.
     """
     processes = [found for entry in read_pids(pid_file).values() if (found := _same_process(entry))]
-    family = [child for process in processes for child in _children(process)]
+    family = [child for process in processes for child in descendants(process)]
     try:
         wait_until(
-            lambda: not any(process.is_running() for process in processes),
+            lambda: not any(runs(process) for process in processes),
             what="an earlier guard to end",
             timeout_s=KILL_MARGIN_S,
         )
     except WaitedTooLong:
         for process in [*processes, *family]:
-            _kill(process)
+            kill(process)
     psutil.wait_procs([*processes, *family], timeout=KILL_MARGIN_S)
     pid_file.unlink(missing_ok=True)
 
@@ -173,18 +174,3 @@ def _same_process(entry: Mapping[str, Any]) -> psutil.Process | None:
     except psutil.NoSuchProcess:
         return None
     return process if same else None
-
-
-def _children(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        children: list[psutil.Process] = process.children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-    return children
-
-
-def _kill(process: psutil.Process) -> None:
-    try:
-        process.kill()
-    except psutil.NoSuchProcess:
-        return

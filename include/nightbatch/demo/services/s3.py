@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from nightbatch.demo.services.ports import LOOPBACK, PortTaken, start_on_free_ports
 from nightbatch.demo.services.process import Command, ServiceFailed, ServiceProcess
 from nightbatch.demo.services.waiting import WaitedTooLong, wait_until
@@ -63,9 +65,6 @@ class S3Server:
         client = self.client()
         if name not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
             client.create_bucket(Bucket=name)
-            # A bucket gets its volumes at the first write; if that is a large object, it stalls for 5 s.
-            client.put_object(Bucket=name, Key="first", Body=b"x" * 1000)
-            client.delete_object(Bucket=name, Key="first")
         return name
 
     def airflow_connection(self) -> str:
@@ -75,10 +74,12 @@ class S3Server:
         return json.dumps(connection)
 
     def answers(self) -> bool:
-        """Tell whether the server knows our key, which no other server on this port would."""
+        """Tell whether the server knows our key, which no other server on this port would, and its objects."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         self.process.check()
+        if not self._knows_its_volumes():
+            return False
         try:
             self._client(attempts=1).list_buckets()
         except (BotoCoreError, ClientError):
@@ -89,6 +90,18 @@ class S3Server:
         """End the server and remove its sockets."""
         self.process.stop()
         _remove_sockets(self.process.folder.parent)
+
+    def _knows_its_volumes(self) -> bool:
+        """Ask the master for what is on the disk: it hears of that up to 4 s after S3 answers."""
+        master = f"http://{LOOPBACK}:{self.ports[PORTS.index('master')]}"
+        try:
+            topology = httpx.get(f"{master}/dir/status", timeout=5, trust_env=False).json()["Topology"]
+        except (httpx.TransportError, ValueError, KeyError):
+            return False
+        racks = [rack for center in topology["DataCenters"] or [] for rack in center["Racks"] or []]
+        nodes = [node for rack in racks for node in rack["DataNodes"] or []]
+        stored = sum(1 for _ in (self.process.folder.parent / "objects").glob("*.dat"))
+        return bool(nodes) and sum(node["Volumes"] for node in nodes) >= stored
 
     def _client(self, *, attempts: int) -> Any:
         import boto3  # 0.6 CPU seconds
