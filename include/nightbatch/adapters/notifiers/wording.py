@@ -1,0 +1,45 @@
+"""Makes untrusted words safe to show: one line, no control characters, nothing a client turns into a link."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote, urlsplit
+
+from nightbatch.ports import Message
+
+KINDS = {
+    "at_risk": "Deadline at risk",
+    "late": "Deadline missed",
+    "failed": "Run failed",
+    "incomplete": "Run incomplete",
+    "report": "Run report",
+}
+"""How each kind of message is announced; an unknown kind is announced by its own word."""
+
+# Control characters, the separators that count as line ends, and the marks that turn the reading direction.
+_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\xa0\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
+_ADDRESS = re.compile(r"\b(https?|ftp|mailto|tel):(?=/|\w)", re.IGNORECASE)
+_BARE_ADDRESS = re.compile(r"\bwww\.", re.IGNORECASE)
+
+
+def one_line(text: str, limit: int) -> str:
+    """Give a text as one printable line of at most `limit` characters, its addresses disarmed but readable."""
+    line = _UNPRINTABLE.sub(" ", text.encode("utf-8", "replace").decode()).strip()
+    line = _BARE_ADDRESS.sub("www[.]", _ADDRESS.sub(r"\1[:]", line))
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def announced(message: Message, limit: int) -> str:
+    """Give the one sentence that stands in subjects and headlines."""
+    return one_line(f"{KINDS.get(message.kind, message.kind)}: {message.title}", limit)
+
+
+def safe_link(link: str) -> str:
+    """Give a link that can stand in an attribute or a Slack link; empty where it is not plain http or https."""
+    try:
+        parts = urlsplit(link)
+    except ValueError:
+        return ""
+    if parts.scheme not in {"http", "https"} or not parts.netloc:
+        return ""
+    return quote(link, safe="!#$%&'()*+,-./:;=?@[]_~")
