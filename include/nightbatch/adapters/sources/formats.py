@@ -126,17 +126,18 @@ def _instant(raw: Any, logical_type: Any) -> datetime | None:
 def _read_jsonl(file: BinaryIO, uri: str, wanted: Wanted) -> Iterator[Piece]:
     stream = _decompressed(file, uri)
     decode = _projecting(wanted) if wanted.columns is not None else msgspec.json.Decoder(dict[str, Any]).decode
-    number, first, records = 0, 1, []
+    number, first = 1, 1  # the line that is being read, and the first one of the piece
+    records: list[Any] = []
     with _complains(uri, lambda: f"line {number}"):
-        for number, line in enumerate(_lines(stream), start=1):
-            if not line.strip():
-                continue
-            records.append(decode(line))
+        for line in _lines(stream):
+            if line.strip():
+                records.append(decode(line))
             if len(records) == wanted.chunk_rows:
                 yield _piece(f"lines {first} to {number}", wanted, records)
                 first, records = number + 1, []
-        if records:
-            yield _piece(f"lines {first} to {number}", wanted, records)
+            number += 1
+    if records:
+        yield _piece(f"lines {first} to {number - 1}", wanted, records)
 
 
 def _lines(stream: Any) -> Iterator[bytes]:
