@@ -6,12 +6,16 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 MAX_NAME_BYTES = 63
 """Longest name of a column or table, UTF-8 bytes. Source: PostgreSQL, NAMEDATALEN - 1; the others take longer ones."""
 
 OURS = "nb_"
 """How the names of the bookkeeping columns begin; no answer column begins so."""
+
+NAME = r'(?:"(?:[^"\x00]|"")+"|[^\W\d][\w$]*)'
+"""A regular expression for a name as SQL writes it, quoted or not."""
 
 _SYSTEM_NAMES = {"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid", "oid", "rowid"}
 
@@ -63,3 +67,35 @@ def _normal(field: str) -> str:
 
 def _cut(name: str, max_bytes: int) -> str:
     return name.encode("utf-8", "replace")[:max_bytes].decode("utf-8", "ignore")
+
+
+@dataclass(frozen=True)
+class TableName:
+    """A table, by the names that the database keeps."""
+
+    schema: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+def table_name(text: str, *, default_schema: str) -> TableName:
+    """
+    Read `table`, `schema.table` or `"Schema"."Table"`; what is not quoted is lower case, as in SQL.
+
+    Raises ValueError for anything else, and for names that are too long.
+    """
+    parts = [part[1:-1].replace('""', '"') if part.startswith('"') else part.lower() for part in _split(text)]
+    if len(parts) not in (1, 2):
+        raise ValueError(f"{text!r} is not a table's name")
+    for part in parts:
+        if len(part.encode()) > MAX_NAME_BYTES:
+            raise ValueError(f"the name {part!r} is longer than {MAX_NAME_BYTES} bytes")
+    return TableName(*parts) if len(parts) == 2 else TableName(default_schema, parts[0])
+
+
+def _split(text: str) -> list[str]:
+    if not re.fullmatch(rf"\s*{NAME}(?:\s*\.\s*{NAME})*\s*", text):
+        return []
+    return re.findall(NAME, text)

@@ -122,12 +122,14 @@ def typed_batch(
     whole = columns[0].field is None
     given = dict(zip([column.name for column in columns], _answer_texts(answers, columns), strict=True))
     given["nb_answer"] = [None] * len(answers) if whole else [_as_json(answer) for answer in answers]
-    given |= {name: [text] * len(answers) for name, text in _context_texts(context).items()}
+    constants = context_texts(context)
     arrays = []
     schema = sink_schema(columns, key_column=key_column)
     for field in schema:
         if field.name in given:
             arrays.append(_array(given[field.name], field.type))
+        elif field.name in constants:
+            arrays.append(constant(constants[field.name], len(answers), field.type))
         else:
             source = "key" if field.name == key_column else field.name.removeprefix(OURS)
             arrays.append(pc.cast(batch.column(source), field.type))
@@ -266,7 +268,8 @@ _TEXTS: dict[Kind, Callable[[Any], str | None]] = {
 }
 
 
-def _context_texts(context: SinkContext) -> dict[str, str]:
+def context_texts(context: SinkContext) -> dict[str, str]:
+    """Give the bookkeeping that is the same for every row of a load, as texts that Arrow reads."""
     return {
         "nb_window_start": context.window.start.isoformat(),
         "nb_window_end": context.window.end.isoformat(),
@@ -274,6 +277,11 @@ def _context_texts(context: SinkContext) -> dict[str, str]:
         "nb_run": context.run,
         "nb_job": context.job,
     }
+
+
+def constant(text: str, count: int, type_: pa.DataType) -> pa.Array:
+    """Give an array of one value."""
+    return _array([text] * count, type_)
 
 
 def _array(texts: list[str | None], type_: pa.DataType) -> pa.Array:

@@ -10,6 +10,7 @@ from itertools import chain, pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from nightbatch.adapters.sql_names import NAME
 from nightbatch.core.window import Window
 from nightbatch.errors import BadSource
 from nightbatch.ports import Chunk
@@ -20,8 +21,7 @@ _OPENING = re.compile(
     r"""--|/\*|(?<![\w$])\$(?:[^\W\d]\w*)?\$|(?<!\w)[eE]'|'|"|::|(?<![\w:]):(?P<name>window_start|window_end)\b"""
 )
 _ESCAPED_END = re.compile(r"(?:[^'\\]|\\.|'')*'", re.DOTALL)
-_NAME = r'(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)'
-_TABLE = re.compile(rf"\b(?:from|join)\s+((?:{_NAME}\s*\.\s*)*{_NAME})", re.IGNORECASE)
+_TABLE = re.compile(rf"\b(?:from|join)\s+((?:{NAME}\s*\.\s*)*{NAME})", re.IGNORECASE)
 _STEP = timedelta(minutes=15)
 _REACH = timedelta(hours=26)
 """Further back than this no change of a zone's offset reaches."""
@@ -212,9 +212,7 @@ def chunks(columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]], chunk_rows
 
 
 def _full_name(name: str, default_schema: str) -> str:
-    parts = [
-        part[1:-1].replace('""', '"') if part.startswith('"') else part.lower() for part in re.findall(_NAME, name)
-    ]
+    parts = [part[1:-1].replace('""', '"') if part.startswith('"') else part.lower() for part in re.findall(NAME, name)]
     return ".".join(parts if len(parts) > 1 else [default_schema, *parts])
 
 
