@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 
 import duckdb
@@ -61,9 +63,19 @@ def connected(connection: Connection, *, read_only: bool) -> Iterator[duckdb.Duc
     Raises:
         StorageUnavailable: When the file stays locked, or this process has it open in the other mode.
     """
-    path = file_of(connection)
+    with nullcontext() if read_only else _writer_of(file_of(connection)):
+        yield from _session(connection, read_only=read_only)
+
+
+@cache
+def _writer_of(path: Path) -> threading.Lock:
+    """Give the lock that lets one thread of this process write a file: DuckDB would refuse the second one."""
+    return threading.Lock()
+
+
+def _session(connection: Connection, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
     try:
-        database = _open(path, read_only=read_only)
+        database = _open(file_of(connection), read_only=read_only)
     except (duckdb.IOException, duckdb.ConnectionException) as error:
         if any(words in str(error) for words in _LASTING):
             remedy = "Set its host to a DuckDB file that this account may read and write."

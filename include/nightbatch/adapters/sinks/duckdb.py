@@ -1,0 +1,223 @@
+"""Writes answers into a DuckDB file: a temporary table, then one keyed merge, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from nightbatch.adapters.duckdb_connection import address, connected, file_of, translated
+from nightbatch.adapters.sinks.columns import Kind
+from nightbatch.adapters.sinks.table import NEVER_NULL, ORDER, Found, Layout, Table, owner_of
+from nightbatch.errors import BadSink
+from nightbatch.ports import Connection, MergeCounts, SinkContext
+
+KNOWN_ROWS = 10_000
+"""Rows of a chunk of `known`."""
+
+TYPES: dict[Kind, str] = {
+    Kind.TEXT: "VARCHAR",
+    Kind.INTEGER: "BIGINT",
+    Kind.NUMBER: "DOUBLE",
+    Kind.BOOLEAN: "BOOLEAN",
+    Kind.TIMESTAMP: "TIMESTAMP WITH TIME ZONE",
+    Kind.DATE: "DATE",
+    Kind.DECIMAL: "DECIMAL(18,9)",
+    Kind.JSON: "JSON",
+}
+"""Types as DuckDB's catalogue spells them."""
+
+_MERGE = """
+INSERT INTO {table} AS held ({columns})
+SELECT DISTINCT ON ({key}) {columns} FROM nb_part ORDER BY {key}, nb_round DESC, nb_custom_id DESC
+ON CONFLICT ({key}) DO UPDATE SET {assignments}
+WHERE ({held_order}) <= ({offered_order}) AND ({held}) IS DISTINCT FROM ({offered})
+"""
+_COUNT = """
+SELECT count(*), count(*) FILTER (WHERE ({held_order}) > ({part_order}))
+FROM nb_part AS part JOIN {table} AS held USING ({key})
+"""
+_EXHUME = """
+DELETE FROM {dead} AS buried WHERE EXISTS (
+  SELECT 1 FROM nb_part AS part
+  WHERE part.{key} = buried.{key} AND part.nb_job = buried.nb_job
+    AND (buried.nb_window_end, buried.nb_generation) <= (part.nb_window_end, part.nb_generation))
+"""
+_FIND = "SELECT table_type FROM information_schema.tables WHERE table_schema = ? AND table_name = ?"
+_COMMENT = "SELECT comment FROM duckdb_tables() WHERE schema_name = ? AND table_name = ? AND NOT internal"
+_COLUMNS = "SELECT column_name, data_type FROM duckdb_columns() WHERE schema_name = ? AND table_name = ?"
+_KEYS = """
+SELECT constraint_column_names FROM duckdb_constraints()
+WHERE schema_name = ? AND table_name = ? AND constraint_type IN ('PRIMARY KEY', 'UNIQUE')
+"""
+
+
+class DuckDBSink:
+    """
+    A table of answers and one of dead letters; their columns are the contract in `docs/table-sinks.md`.
+
+    DuckDB lets one process write: others wait for the file, up to `LOCK_WAIT_S` of `duckdb_connection`.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        table: str,
+        *,
+        key_column: str,
+        answer_schema: Mapping[str, Any] | None,
+        dead_letters_table: str | None = None,
+    ) -> None:
+        """Write to `table` (`schema.name`; `main` where it says no schema). Raises BadSink for unusable names."""
+        self._connection = connection
+        self.layout = Layout.of(
+            address(connection),
+            table,
+            default_schema="main",
+            key_column=key_column,
+            answer_schema=answer_schema,
+            dead_letters_table=dead_letters_table,
+        )
+
+    @property
+    def identity(self) -> str:
+        """`duckdb:///path/of/file/schema.table`."""
+        return self.layout.sink
+
+    def prepare(self, context: SinkContext) -> None:
+        """Create or extend both tables and check types and owner; see `Sink.prepare`."""
+        file_of(self._connection).parent.mkdir(parents=True, exist_ok=True)
+        with self._transaction() as database:
+            for table in (self.layout.answers, self.layout.dead):
+                self._prepare_table(database, table, context.job)
+
+    def merge(self, context: SinkContext, part: str, batches: Iterable[pa.RecordBatch]) -> MergeCounts:
+        """Merge the answers of a part; see `Sink.merge`. Of two rows with one key the later round counts."""
+        with self._transaction() as database:
+            rows = (self.layout.answer_rows(batch, context) for batch in batches)
+            _copy(database, self.layout.answers, rows)
+            database.execute(self._filled(_MERGE, self.layout.answers)).fetchall()
+            database.execute(self._filled(_EXHUME, self.layout.answers)).fetchall()
+            offered, newer = database.execute(self._filled(_COUNT, self.layout.answers)).fetchall()[0]
+        return MergeCounts(offered=offered, merged=offered - newer, newer_kept=newer)
+
+    def bury(self, context: SinkContext, part: str, batches: Iterable[pa.RecordBatch]) -> int:
+        """Write dead letters; gives how many there were in the part. See `Sink.bury`."""
+        with self._transaction() as database:
+            rows = (self.layout.dead_rows(batch, context) for batch in batches)
+            offered = _copy(database, self.layout.dead, rows)
+            database.execute(self._filled(_MERGE, self.layout.dead)).fetchall()
+        return offered
+
+    def known(self) -> Iterator[list[tuple[str, str]]]:
+        """Stream (key, fingerprint) of every answer; see `Sink.known`."""
+        if not file_of(self._connection).exists():
+            return
+        key, table = _quoted(self.layout.key_column), _identifier(self.layout.answers)
+        query = f"SELECT {key}, nb_fingerprint FROM {table}"  # noqa: S608 - quoted names, no values
+        with translated(self.identity, BadSink), connected(self._connection, read_only=True) as database:
+            if not database.execute(_FIND, _names(self.layout.answers)).fetchall():
+                return
+            rows = database.execute(query)
+            while chunk := rows.fetchmany(KNOWN_ROWS):
+                yield chunk
+
+    def _prepare_table(self, database: duckdb.DuckDBPyConnection, table: Table, job: str) -> None:
+        kind = database.execute(_FIND, _names(table)).fetchall()
+        if not kind:
+            _create(database, table, job)
+            return
+        comment = next((row[0] for row in database.execute(_COMMENT, _names(table)).fetchall()), None)
+        keys = [set(row[0]) for row in database.execute(_KEYS, _names(table)).fetchall()]
+        found = Found(
+            is_table=kind[0][0] == "BASE TABLE",
+            comment=comment,
+            types=dict(database.execute(_COLUMNS, _names(table)).fetchall()),
+            is_keyed=set(table.key) in keys,
+        )
+        self.layout.check_usable(table, found)
+        self.layout.check_owner(table, owner_of(comment) or _job_of_rows(database, table, job), job)
+        for name in self.layout.missing(table, found, TYPES):
+            column = f"{_quoted(name)} {TYPES[table.columns[name]]}"
+            database.execute(f"ALTER TABLE {_identifier(table)} ADD COLUMN {column}").fetchall()
+        if comment is None:
+            _mark(database, table, job)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with translated(self.identity, BadSink), connected(self._connection, read_only=False) as database:
+            database.execute("BEGIN TRANSACTION").fetchall()
+            yield database
+            # Not after an error, where COMMIT would roll back in silence; closing rolls back too.
+            database.execute("COMMIT").fetchall()
+
+    def _filled(self, template: str, table: Table) -> str:
+        columns = [_quoted(name) for name in table.columns]
+        return template.format(
+            table=_identifier(table),
+            dead=_identifier(self.layout.dead),
+            key=", ".join(_quoted(name) for name in table.key),
+            columns=", ".join(columns),
+            assignments=", ".join(f"{column} = EXCLUDED.{column}" for column in columns if not _is_key(column, table)),
+            held=", ".join(f"held.{column}" for column in columns),
+            offered=", ".join(f"EXCLUDED.{column}" for column in columns),
+            held_order=", ".join(f"held.{name}" for name in ORDER),
+            offered_order=", ".join(f"EXCLUDED.{name}" for name in ORDER),
+            part_order=", ".join(f"part.{name}" for name in ORDER),
+        )
+
+
+def _copy(database: duckdb.DuckDBPyConnection, table: Table, batches: Iterable[pa.RecordBatch]) -> int:
+    """Put rows into a temporary table `nb_part` of this connection; gives their number."""
+    columns = ", ".join(f"{_quoted(name)} {TYPES[kind]}" for name, kind in table.columns.items())
+    database.execute(f"CREATE TEMPORARY TABLE nb_part ({columns})").fetchall()
+    count = 0
+    # Batch by batch and not as one stream: what reading the next batch raises then comes out as it is.
+    for batch in batches:
+        count += batch.num_rows
+        database.register("nb_batch", pa.Table.from_batches([batch]))
+        database.execute("INSERT INTO nb_part SELECT * FROM nb_batch").fetchall()
+        database.unregister("nb_batch")
+    return count
+
+
+def _create(database: duckdb.DuckDBPyConnection, table: Table, job: str) -> None:
+    database.execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(table.name.schema)}").fetchall()
+    columns = [
+        f"{_quoted(name)} {TYPES[kind]}{' NOT NULL' if name in NEVER_NULL else ''}"
+        for name, kind in table.columns.items()
+    ]
+    key = f"PRIMARY KEY ({', '.join(_quoted(name) for name in table.key)})"
+    database.execute(f"CREATE TABLE {_identifier(table)} ({', '.join([*columns, key])})").fetchall()
+    _mark(database, table, job)
+
+
+def _mark(database: duckdb.DuckDBPyConnection, table: Table, job: str) -> None:
+    text = table.mark(job).replace("'", "''")
+    database.execute(f"COMMENT ON TABLE {_identifier(table)} IS '{text}'").fetchall()
+
+
+def _job_of_rows(database: duckdb.DuckDBPyConnection, table: Table, job: str) -> str | None:
+    """Give another job that has rows in a table whose comment names none."""
+    query = f"SELECT nb_job FROM {_identifier(table)} WHERE nb_job <> ? LIMIT 1"  # noqa: S608 - quoted names, no values
+    rows = database.execute(query, [job]).fetchall()
+    return str(rows[0][0]) if rows else None
+
+
+def _identifier(table: Table) -> str:
+    return f"{_quoted(table.name.schema)}.{_quoted(table.name.name)}"
+
+
+def _names(table: Table) -> list[str]:
+    return [table.name.schema, table.name.name]
+
+
+def _is_key(column: str, table: Table) -> bool:
+    return column in {_quoted(name) for name in table.key}
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
