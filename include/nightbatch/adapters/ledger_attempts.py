@@ -86,18 +86,17 @@ def note_open(connection: sa.Connection, attempt_id: int, state: BatchState, *, 
         raise _stale(attempt, expected="sending")
     if turned_up:
         ledger_money.take_back_release(connection, attempt_id)
-    _change(
-        connection,
-        attempt,
-        state="open",
-        batch_id=state.batch_id,
-        created_utc=state.created_utc or now,
-        last_seen_utc=now,
-        vendor_status=_short(state.vendor_status),
-        rows_done=state.rows_done,
-        ended_utc=None,
-        end_reason="",
-    )
+    found = {
+        "batch_id": state.batch_id,
+        "created_utc": state.created_utc or now,
+        "last_seen_utc": now,
+        "vendor_status": _short(state.vendor_status),
+        "rows_done": state.rows_done,
+    }
+    try:
+        _change(connection, attempt, state="open", ended_utc=None, end_reason="", **found)
+    except sa.exc.IntegrityError as error:
+        raise _owned_by(attempt, state.batch_id, owner="another shard, a moment ago") from error
     claimed = {"current_attempt": attempt.number, "not_before_utc": None}
     move(connection, ref_of(attempt), ShardState.OPEN, now=now, **claimed)
 
@@ -110,11 +109,13 @@ def _check_owner(connection: sa.Connection, attempt: AnyRow, batch_id: str) -> N
     statement = sa.select(attempts).where(attempts.c.provider == attempt.provider, attempts.c.batch_id == batch_id)
     owner = connection.execute(statement).first()
     if owner is not None and owner.attempt_id != attempt.attempt_id:
-        raise StaleAttempt(
-            str(ref_of(attempt)),
-            expected=f"the owner of batch {batch_id}",
-            found=f"a batch of shard {ref_of(owner)}, attempt {owner.number}",
-        )
+        raise _owned_by(attempt, batch_id, owner=f"shard {ref_of(owner)}, attempt {owner.number}")
+
+
+def _owned_by(attempt: AnyRow, batch_id: str, *, owner: str) -> StaleAttempt:
+    return StaleAttempt(
+        str(ref_of(attempt)), expected=f"the owner of batch {batch_id}", found=f"a batch that belongs to {owner}"
+    )
 
 
 def note_seen(connection: sa.Connection, attempt_id: int, state: BatchState, *, now: datetime) -> None:

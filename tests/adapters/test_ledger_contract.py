@@ -1,0 +1,731 @@
+"""What the port promises of a ledger, on every database it may live in."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+from tests.adapters.ledger_builders import (
+    COST,
+    NIGHT,
+    NOW,
+    USD,
+    batch,
+    collected,
+    intent,
+    night,
+    opened,
+    round_plan,
+    sealed_run,
+    shard_plan,
+)
+
+from nightbatch.adapters.ledger_attempts import _MAY_END
+from nightbatch.adapters.ledger_runs import STATES
+from nightbatch.adapters.ledger_sql import SqlLedger
+from nightbatch.core.batch import BatchStatus
+from nightbatch.core.ids import ShardRef
+from nightbatch.core.money import Cost, Usage
+from nightbatch.core.shard import ShardPlan, ShardState
+from nightbatch.core.window import Window
+from nightbatch.errors import BudgetExceeded, MustWait, RunIncomplete, RunOverlaps, StaleAttempt
+from nightbatch.ports import Attempt, Ledger, PendingFile, RoundPlan, Run, Shard
+
+pytest_plugins = ["tests.servers"]
+
+LATER = NOW + timedelta(minutes=1)
+
+
+@pytest.fixture(params=["postgresql", "sqlite-file", "sqlite-memory"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlLedger]:
+    urls = {"sqlite-file": f"sqlite:///{tmp_path}/ledger.db", "sqlite-memory": "sqlite://"}
+    url = urls.get(request.param) or request.getfixturevalue("postgres_server").new_database()
+    ledger = SqlLedger.open_or_migrate(url)
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def run(ledger: SqlLedger) -> str:
+    """A run with three sealed shards."""
+    return sealed_run(ledger, shards=3).run
+
+
+@pytest.fixture
+def ref(run: str) -> ShardRef:
+    """The first of them."""
+    return ShardRef(run, 0, 0)
+
+
+def test_it_is_a_ledger_with_an_id_of_its_own(ledger: SqlLedger) -> None:
+    port: Ledger = ledger
+
+    assert len(port.ledger_id) == 32
+    assert int(port.ledger_id, 16)
+
+
+# --- runs
+
+
+def test_a_window_has_one_run_wherever_it_is_started_from(ledger: SqlLedger) -> None:
+    first = ledger.open_run("job", NIGHT, now=NOW)
+
+    assert first == Run("job/20261121T000000Z-20261122T000000Z/g1", "job", NIGHT, 1, "open", NOW)
+    assert ledger.open_run("job", NIGHT, now=LATER) == first
+    assert ledger.run(first.run) == first
+
+
+@pytest.mark.parametrize("state", ["complete", "failed"])
+def test_a_run_that_is_over_is_given_again(ledger: SqlLedger, state: str) -> None:
+    run = ledger.open_run("job", NIGHT, now=NOW)
+    ledger.settle(run.run, state=state, books={"good": 1}, now=LATER)
+
+    again = ledger.open_run("job", NIGHT, now=LATER)
+
+    assert again == replace(run, state=state, settled_utc=LATER, books={"good": 1})  # type: ignore[arg-type]
+
+
+def test_an_incomplete_run_goes_on_as_a_new_generation(ledger: SqlLedger) -> None:
+    first = ledger.open_run("job", NIGHT, now=NOW)
+    ledger.settle(first.run, state="incomplete", books={}, now=LATER)
+
+    second = ledger.open_run("job", NIGHT, now=LATER)
+
+    assert (second.generation, second.state, second.run) == (2, "open", first.run[:-1] + "2")
+
+
+def test_force_makes_a_new_generation_but_never_of_an_open_run(ledger: SqlLedger) -> None:
+    first = ledger.open_run("job", NIGHT, now=NOW)
+    assert ledger.open_run("job", NIGHT, now=NOW, force=True) == first
+
+    ledger.settle(first.run, state="complete", books={}, now=LATER)
+
+    assert ledger.open_run("job", NIGHT, now=LATER, force=True).generation == 2
+    assert ledger.open_run("job", NIGHT, now=LATER).generation == 2
+
+
+@pytest.mark.parametrize("shift_hours", [-12, 12])
+def test_an_overlapping_run_waits_and_names_the_first(ledger: SqlLedger, shift_hours: int) -> None:
+    first = ledger.open_run("job", NIGHT, now=NOW)
+    shift = timedelta(hours=shift_hours)
+    other = Window(NIGHT.start + shift, NIGHT.end + shift)
+
+    with pytest.raises(RunOverlaps) as overlap:
+        ledger.open_run("job", other, now=LATER)
+
+    assert (overlap.value.other_run, overlap.value.since) == (first.run, NOW)
+    ledger.settle(first.run, state="incomplete", books={}, now=LATER)
+    assert ledger.open_run("job", other, now=LATER).state == "open"
+
+
+def test_neighbouring_windows_and_other_jobs_do_not_wait(ledger: SqlLedger) -> None:
+    ledger.open_run("job", NIGHT, now=NOW)
+
+    assert ledger.open_run("job", night(1), now=NOW).state == "open"
+    assert ledger.open_run("other", NIGHT, now=NOW).state == "open"
+
+
+def test_a_settled_run_is_never_opened_again(ledger: SqlLedger) -> None:
+    """Its window may be another run's by then."""
+    run = ledger.open_run("job", NIGHT, now=NOW)
+    ledger.settle(run.run, state="open", books={"in_flight": 1}, now=NOW)
+    assert ledger.run(run.run) == replace(run, books={"in_flight": 1})
+
+    ledger.settle(run.run, state="failed", books={"dead": 1}, now=NOW)
+    ledger.settle(run.run, state="open", books={"dead": 2}, now=LATER)
+
+    assert ledger.run(run.run) == replace(run, state="failed", settled_utc=NOW, books={"dead": 2})
+
+
+def test_runs_are_listed_newest_first(ledger: SqlLedger) -> None:
+    names = [ledger.open_run("job", night(day), now=NOW + timedelta(hours=day)).run for day in range(3)]
+    other = ledger.open_run("other", NIGHT, now=NOW - timedelta(days=1)).run
+
+    assert [run.run for run in ledger.runs()] == [*reversed(names), other]
+    assert [run.run for run in ledger.runs(job="job", limit=2)] == [names[2], names[1]]
+    assert ledger.runs(job="nobody's") == []
+
+
+def test_what_is_not_there_is_said_to_be_absent(ledger: SqlLedger, run: str) -> None:
+    with pytest.raises(LookupError, match="no run x"):
+        ledger.run("x")
+    with pytest.raises(LookupError, match="r0-s007"):
+        ledger.shard(ShardRef(run, 0, 7))
+    with pytest.raises(LookupError, match="no run x"):
+        ledger.begin(intent(ShardRef("x", 0, 0)), now=NOW)
+    with pytest.raises(LookupError, match="attempt 99"):
+        ledger.note_sending(99)
+    with pytest.raises(LookupError, match="no run x"):
+        ledger.settle("x", state="complete", books={}, now=NOW)
+    assert ledger.sealed(run, 1) is None
+    assert ledger.shards("x") == []
+    assert ledger.spent("x") == (0, 0)
+
+
+def test_times_without_a_zone_and_windows_with_split_seconds_are_refused(ledger: SqlLedger) -> None:
+    with pytest.raises(ValueError, match=r"^the ledger takes times with a zone"):
+        ledger.open_run("job", NIGHT, now=datetime(2026, 11, 22, 1))  # noqa: DTZ001 - what is tested
+    with pytest.raises(ValueError, match="whole seconds"):
+        ledger.open_run("job", Window(NIGHT.start, NIGHT.end + timedelta(microseconds=1)), now=NOW)
+    assert ledger.runs() == []
+
+
+def test_an_instant_comes_back_in_utc(ledger: SqlLedger) -> None:
+    kathmandu = timezone(timedelta(hours=5, minutes=45))
+    now = datetime(2026, 11, 22, 3, 0, 0, 123456, tzinfo=kathmandu)
+
+    started = ledger.open_run("job", NIGHT, now=now).started_utc
+
+    assert started == now
+    assert started.utcoffset() == timedelta(0)
+
+
+# --- seal
+
+
+def test_a_sealed_round_comes_back_exactly(ledger: SqlLedger) -> None:
+    run = ledger.open_run("job", NIGHT, now=NOW).run
+    plan = round_plan(run, shards=12, worst_usd=USD("123456789.000000001"), max_output_tokens=None)
+
+    assert ledger.seal(plan, now=NOW) == plan
+    assert ledger.sealed(run, 0) == plan
+    assert ledger.run(run).plan == plan.facts
+    assert [shard.plan for shard in ledger.shards(run)] == list(plan.shards)
+
+
+def test_a_second_seal_gives_the_first_and_changes_nothing(ledger: SqlLedger) -> None:
+    run = ledger.open_run("job", NIGHT, now=NOW).run
+    first = ledger.seal(round_plan(run, shards=2), now=NOW)
+    left = PendingFile(run, "late.parquet", 3)
+
+    second = ledger.seal(round_plan(run, shards=5), leaves=left, pending=[left], now=LATER)
+
+    assert second == first
+    assert len(ledger.shards(run)) == 2
+    assert ledger.pending("job") == []
+
+
+def test_the_first_round_of_a_settled_run_cannot_be_sealed(ledger: SqlLedger) -> None:
+    run = ledger.open_run("job", NIGHT, now=NOW).run
+    ledger.settle(run, state="failed", books={}, now=NOW)
+
+    with pytest.raises(StaleAttempt, match="failed"):
+        ledger.seal(round_plan(run), now=NOW)
+
+    assert ledger.sealed(run, 0) is None
+
+
+def test_an_empty_round_can_be_sealed(ledger: SqlLedger) -> None:
+    run = ledger.open_run("job", NIGHT, now=NOW).run
+    plan = RoundPlan(run, 0, (), {})
+
+    assert ledger.seal(plan, now=NOW) == plan
+    assert ledger.sealed(run, 0) == plan
+    assert ledger.run(run).plan == {}
+
+
+def test_sealing_marks_the_shards_it_takes_once(ledger: SqlLedger, run: str) -> None:
+    refs = [ShardRef(run, 0, number) for number in range(3)]
+    collected(ledger, refs[0])
+    ledger.hold(refs[1], "budget", now=NOW)
+
+    ledger.seal(round_plan(run, round_=1), takes=refs[:2], now=NOW)
+
+    assert [shard.taken_by_round for shard in ledger.shards(run)] == [1, 1, None, None]
+    with pytest.raises(StaleAttempt, match="taken by 1"):
+        ledger.seal(round_plan(run, round_=2), takes=refs[:1], now=NOW)
+    assert ledger.sealed(run, 2) is None
+
+
+@pytest.mark.parametrize("state", ["sealed", "submitting", "open"])
+def test_a_shard_that_may_still_be_answered_is_not_taken(
+    ledger: SqlLedger, run: str, ref: ShardRef, state: str
+) -> None:
+    if state == "submitting":
+        ledger.begin(intent(ref), now=NOW)
+    if state == "open":
+        opened(ledger, ref)
+
+    with pytest.raises(StaleAttempt, match=state):
+        ledger.seal(round_plan(run, round_=1), takes=[ref], now=NOW)
+
+    assert ledger.sealed(run, 1) is None
+    assert ledger.shard(ref).taken_by_round is None
+
+
+def test_pending_rows_are_left_by_one_run_and_taken_by_one(ledger: SqlLedger) -> None:
+    first = ledger.open_run("job", NIGHT, now=NOW).run
+    files = [PendingFile(first, f"{first}/round-{n}/pending.parquet", 10 + n) for n in range(2)]
+    ledger.seal(round_plan(first), leaves=files[0], now=NOW)
+    ledger.seal(round_plan(first, round_=1), leaves=files[1], now=LATER)
+    assert ledger.pending("job") == files
+    assert ledger.pending("other") == []
+
+    second, third = (ledger.open_run("job", night(day), now=NOW).run for day in (1, 2))
+    ledger.seal(round_plan(second), pending=files, now=NOW)
+
+    assert ledger.pending("job") == []
+    with pytest.raises(StaleAttempt, match=second):
+        ledger.seal(round_plan(third), pending=files[1:], now=NOW)
+    assert ledger.sealed(third, 0) is None
+    assert ledger.shards(third) == []
+
+
+def test_a_pending_file_nobody_left_cannot_be_taken(ledger: SqlLedger) -> None:
+    run = ledger.open_run("job", NIGHT, now=NOW).run
+
+    with pytest.raises(StaleAttempt, match="no such file"):
+        ledger.seal(round_plan(run), pending=[PendingFile(run, "x.parquet", 1)], now=NOW)
+
+
+def test_a_plan_with_foreign_shards_is_refused(ledger: SqlLedger, run: str) -> None:
+    plan = RoundPlan(run, 1, (shard_plan(ShardRef(run, 2, 0)),), {})
+    with pytest.raises(ValueError, match="another round"):
+        ledger.seal(plan, now=NOW)
+    with pytest.raises(ValueError, match="not of run"):
+        ledger.seal(round_plan(run, round_=1), takes=[ShardRef("other", 0, 0)], now=NOW)
+
+
+# --- attempts
+
+
+def test_an_attempt_says_until_when_it_may_send_and_when_its_absence_is_certain(
+    ledger: SqlLedger, ref: ShardRef
+) -> None:
+    attempt = ledger.begin(intent(ref, reserve_usd=USD("0.5")), now=NOW)
+
+    assert attempt == Attempt(
+        attempt_id=attempt.attempt_id,
+        ref=ref,
+        number=1,
+        state="intent",
+        provider="openai",
+        account="org-1",
+        content_sha256="0" * 64,
+        rows=100,
+        intent_utc=NOW,
+        send_deadline_utc=NOW + timedelta(seconds=120),
+        certain_utc=NOW + timedelta(seconds=1320),
+        reserved_usd=USD("0.5"),
+    )
+    shard = ledger.shard(ref)
+    assert (shard.state, shard.attempts, shard.current) == (ShardState.SUBMITTING, 1, attempt)
+
+
+def test_a_shard_has_one_attempt_at_a_time(ledger: SqlLedger, ref: ShardRef) -> None:
+    ledger.begin(intent(ref), now=NOW)
+
+    for seen in (0, 1):
+        with pytest.raises(StaleAttempt, match="attempt 1, submitting"):
+            ledger.begin(intent(ref, expected_attempts=seen), now=NOW)
+
+
+def test_who_saw_fewer_attempts_than_there_were_does_not_send(ledger: SqlLedger, ref: ShardRef) -> None:
+    first = ledger.begin(intent(ref), now=NOW)
+    ledger.end_attempt(first.attempt_id, "refused", reason="queue full", retry_at=None, now=NOW)
+
+    with pytest.raises(StaleAttempt, match="not at attempt 0"):
+        ledger.begin(intent(ref), now=NOW)
+
+    assert ledger.begin(intent(ref, expected_attempts=1), now=NOW).number == 2
+
+
+def test_a_shard_with_a_date_waits_for_it(ledger: SqlLedger, ref: ShardRef) -> None:
+    first = ledger.begin(intent(ref), now=NOW)
+    ledger.end_attempt(first.attempt_id, "refused", reason="queue full", retry_at=LATER, now=NOW)
+    shard = ledger.shard(ref)
+    assert (shard.state, shard.current, shard.not_before_utc) == (ShardState.SEALED, None, LATER)
+
+    with pytest.raises(MustWait) as wait:
+        ledger.begin(intent(ref, expected_attempts=1), now=LATER - timedelta(microseconds=1))
+
+    assert wait.value.until == LATER
+    ledger.begin(intent(ref, expected_attempts=1), now=LATER)
+    assert ledger.shard(ref).not_before_utc is None
+
+
+def test_rows_that_were_left_to_the_next_run_are_not_sent(ledger: SqlLedger, run: str, ref: ShardRef) -> None:
+    ledger.settle(run, state="incomplete", books={}, now=NOW)
+
+    with pytest.raises(RunIncomplete, match="left to the job's next run"):
+        ledger.begin(intent(ref), now=NOW)
+
+    assert ledger.spent(run) == (0, 0)
+
+
+def test_rows_of_an_old_generation_are_not_sent(ledger: SqlLedger, run: str, ref: ShardRef) -> None:
+    ledger.settle(run, state="failed", books={}, now=NOW)
+    ledger.begin(intent(ShardRef(run, 0, 1)), now=NOW)  # a failed run that is cleared goes on
+    newer = ledger.open_run("job", NIGHT, now=NOW, force=True)
+
+    with pytest.raises(RunOverlaps, match=newer.run):
+        ledger.begin(intent(ref), now=NOW)
+
+
+def test_equal_numbers_of_rows_are_not_sent_together_where_a_vendor_has_no_labels(ledger: SqlLedger, run: str) -> None:
+    refs = [ShardRef(run, 0, number) for number in range(3)]
+    twins = sealed_run(ledger, job="other", shards=3).run  # shards of 100, 101 and 102 rows as well
+    first = ledger.begin(intent(refs[0], distinct_rows=True), now=NOW)
+
+    twin = intent(ShardRef(twins, 0, 0), distinct_rows=True)
+    with pytest.raises(MustWait, match=r"shard job/.* of 100 rows is being sent to openai account org-1") as wait:
+        ledger.begin(twin, now=NOW + timedelta(minutes=2))
+    assert wait.value.until == NOW + timedelta(minutes=3)
+    assert ledger.spent(twins) == (0, 0)
+
+    ledger.begin(intent(refs[1], distinct_rows=True), now=NOW)
+    ledger.begin(replace(twin, ref=ShardRef(twins, 0, 1), account="org-2"), now=NOW)
+    ledger.begin(replace(twin, ref=ShardRef(twins, 0, 2), distinct_rows=False), now=NOW)
+    ledger.note_sending(first.attempt_id)
+    with pytest.raises(MustWait):
+        ledger.begin(twin, now=NOW)
+    ledger.note_open(first.attempt_id, batch(), now=NOW)
+    assert ledger.begin(twin, now=NOW).number == 1
+
+
+def test_the_way_of_a_shard(ledger: SqlLedger, run: str, ref: ShardRef) -> None:
+    """Every step, and all that the ledger then says of the shard."""
+    attempt = ledger.begin(intent(ref), now=NOW)
+    ledger.note_file(attempt.attempt_id, "file-1")
+    ledger.note_sending(attempt.attempt_id)
+    ledger.note_open(attempt.attempt_id, batch(created_utc=NOW - timedelta(seconds=3)), now=NOW)
+    ledger.note_seen(attempt.attempt_id, batch(vendor_status="finalizing", rows_done=40), now=LATER)
+    ledger.note_stored(attempt.attempt_id, ["output.jsonl", "error.jsonl"], ["aa" * 32, "bb" * 32], now=LATER)
+    ledger.note_collected(
+        ref, verdicts_name="verdicts.parquet", counts={"good": 98, "again:expired": 2}, cost=COST, now=LATER
+    )
+    ledger.note_loaded(ref, merged=97, now=LATER)
+
+    ended = replace(
+        attempt,
+        state="ended",
+        file_id="file-1",
+        batch_id="batch-1",
+        created_utc=NOW - timedelta(seconds=3),
+        last_seen_utc=LATER,
+        vendor_status="finalizing",
+    )
+    assert ledger.shard(ref) == Shard(
+        plan=shard_plan(ref),
+        state=ShardState.LOADED,
+        attempts=1,
+        current=ended,
+        raw_names=("output.jsonl", "error.jsonl"),
+        verdicts_name="verdicts.parquet",
+        counts={"good": 98, "again:expired": 2},
+        cost=COST,
+        merged=97,
+    )
+    assert ledger.shards(run)[0] == ledger.shard(ref)
+    assert ledger.shards(run, round_=1) == []
+
+
+def test_steps_out_of_order_are_refused(ledger: SqlLedger, ref: ShardRef) -> None:
+    def collect() -> None:
+        ledger.note_collected(ref, verdicts_name="v", counts={}, cost=COST, now=NOW)
+
+    for step in (collect, lambda: ledger.note_loaded(ref, merged=1, now=NOW)):
+        with pytest.raises(StaleAttempt):
+            step()
+    attempt = ledger.begin(intent(ref), now=NOW)
+    with pytest.raises(StaleAttempt, match="not at attempt 1, open"):
+        ledger.note_stored(attempt.attempt_id, ["a"], ["b"], now=NOW)
+    with pytest.raises(ValueError, match="do not belong together"):
+        ledger.note_stored(attempt.attempt_id, ["a"], [], now=NOW)
+    ledger.note_open(attempt.attempt_id, batch(), now=NOW)
+    with pytest.raises(StaleAttempt):
+        collect()
+
+
+def test_a_step_done_twice_changes_nothing(ledger: SqlLedger, run: str, ref: ShardRef) -> None:
+    attempt = collected(ledger, ref)
+    ledger.note_loaded(ref, merged=7, now=NOW)
+    before = (ledger.shard(ref), ledger.spent(run))
+
+    ledger.note_open(attempt.attempt_id, batch(), now=LATER)
+    ledger.note_stored(attempt.attempt_id, ["output.jsonl"], ["ab" * 32], now=LATER)
+    ledger.note_collected(ref, verdicts_name="x", counts={}, cost=Cost(batch_usd=USD(9)), now=LATER)
+    ledger.note_loaded(ref, merged=8, now=LATER)
+    ledger.note_seen(attempt.attempt_id, batch(vendor_status="expired"), now=LATER)
+
+    assert (ledger.shard(ref), ledger.spent(run)) == before
+
+
+def test_other_raw_results_than_the_first_are_told(ledger: SqlLedger, ref: ShardRef) -> None:
+    attempt = collected(ledger, ref)
+
+    with pytest.raises(StaleAttempt):
+        ledger.note_stored(attempt.attempt_id, ["output.jsonl"], ["cd" * 32], now=LATER)
+
+
+def test_only_an_intent_is_sent(ledger: SqlLedger, ref: ShardRef) -> None:
+    attempt = ledger.begin(intent(ref), now=NOW)
+    ledger.note_sending(attempt.attempt_id)
+
+    for step in (ledger.note_sending, lambda attempt_id: ledger.note_file(attempt_id, "file-2")):
+        with pytest.raises(StaleAttempt, match="attempt 1, sending"):
+            step(attempt.attempt_id)
+
+
+def test_a_frozen_process_whose_attempt_was_ended_does_not_send(ledger: SqlLedger, ref: ShardRef) -> None:
+    attempt = ledger.begin(intent(ref), now=NOW)
+    ledger.end_attempt(attempt.attempt_id, "absent", reason="not listed", retry_at=None, now=NOW)
+
+    with pytest.raises(StaleAttempt, match="absent"):
+        ledger.note_sending(attempt.attempt_id)
+    with pytest.raises(StaleAttempt, match="absent"):
+        ledger.note_file(attempt.attempt_id, "file-1")
+
+
+def test_a_lost_create_can_be_adopted(ledger: SqlLedger, ref: ShardRef) -> None:
+    """A successor that finds the batch at the vendor records it, also where its predecessor never said it sends."""
+    attempt = ledger.begin(intent(ref), now=NOW)
+
+    ledger.note_open(attempt.attempt_id, batch(), now=LATER)
+
+    current = ledger.shard(ref).current
+    assert current is not None
+    assert (current.state, current.batch_id, current.created_utc) == ("open", "batch-1", LATER)
+
+
+def test_an_attempt_has_one_batch_and_a_batch_one_attempt(ledger: SqlLedger, run: str, ref: ShardRef) -> None:
+    first = opened(ledger, ref)
+    ledger.note_open(first.attempt_id, batch(), now=LATER)
+    with pytest.raises(StaleAttempt, match="open as batch batch-1"):
+        ledger.note_open(first.attempt_id, batch("batch-2"), now=LATER)
+
+    second = ledger.begin(intent(ShardRef(run, 0, 1)), now=NOW)
+    with pytest.raises(StaleAttempt, match="r0-s000, attempt 1"):
+        ledger.note_open(second.attempt_id, batch("batch-1"), now=LATER)
+
+    assert ledger.shard(ShardRef(run, 0, 1)).state is ShardState.SUBMITTING
+    other = ledger.begin(intent(ShardRef(run, 0, 2), provider="anthropic"), now=NOW)
+    ledger.note_open(other.attempt_id, batch("batch-1"), now=LATER)  # another vendor's ids are its own
+
+
+def test_a_batch_that_is_known_is_not_absent(ledger: SqlLedger, ref: ShardRef) -> None:
+    attempt = opened(ledger, ref)
+
+    with pytest.raises(StaleAttempt, match="open as batch batch-1"):
+        ledger.end_attempt(attempt.attempt_id, "absent", reason="not listed", retry_at=None, now=NOW)
+
+    assert ledger.shard(ref).state is ShardState.OPEN
+
+
+def test_a_batch_that_turns_up_late_is_used_unless_somebody_began_again(
+    ledger: SqlLedger, run: str, ref: ShardRef
+) -> None:
+    first = ledger.begin(intent(ref), now=NOW)
+    ledger.end_attempt(first.attempt_id, "absent", reason="not listed", retry_at=LATER, now=NOW)
+    assert ledger.spent(run) == (0, 0)
+
+    ledger.note_open(first.attempt_id, batch(), now=NOW)
+
+    shard = ledger.shard(ref)
+    assert (shard.state, shard.not_before_utc, ledger.spent(run)) == (ShardState.OPEN, None, (1, 0))
+    with pytest.raises(StaleAttempt):
+        ledger.begin(intent(ref, expected_attempts=1), now=LATER)
+
+
+def test_a_batch_that_turns_up_too_late_is_told(ledger: SqlLedger, run: str, ref: ShardRef) -> None:
+    first = ledger.begin(intent(ref), now=NOW)
+    ledger.end_attempt(first.attempt_id, "absent", reason="not listed", retry_at=None, now=NOW)
+    ledger.begin(intent(ref, expected_attempts=1), now=NOW)
+
+    with pytest.raises(StaleAttempt, match="attempt 1, absent"):
+        ledger.note_open(first.attempt_id, batch(), now=NOW)
+
+    assert ledger.spent(run) == (1, 0)
+
+
+@pytest.mark.parametrize("outcome", sorted(_MAY_END))
+def test_an_attempt_without_a_result_gives_its_reserve_back(
+    ledger: SqlLedger, run: str, ref: ShardRef, outcome: Any
+) -> None:
+    attempt = ledger.begin(intent(ref), now=NOW)
+
+    for reason in ("because \x00 of it", "a second time"):
+        ledger.end_attempt(attempt.attempt_id, outcome, reason=reason, retry_at=None, now=NOW)
+
+    shard = ledger.shard(ref)
+    assert (shard.state, shard.current, shard.attempts) == (ShardState.SEALED, None, 1)
+    assert ledger.spent(run) == (0, 0)
+    for other in sorted({*_MAY_END} - {outcome}):
+        with pytest.raises(StaleAttempt, match=outcome):
+            ledger.end_attempt(attempt.attempt_id, other, reason="", retry_at=None, now=NOW)
+
+
+def test_a_batch_may_be_refused_after_it_was_made(ledger: SqlLedger, ref: ShardRef) -> None:
+    attempt = opened(ledger, ref)
+
+    ledger.end_attempt(attempt.attempt_id, "refused", reason="token_limit_exceeded", retry_at=LATER, now=NOW)
+
+    assert ledger.shard(ref).state is ShardState.SEALED
+    assert ledger.owned("openai", ["batch-1"]) == {"batch-1"}
+
+
+def test_an_attempt_with_results_cannot_be_ended_without(ledger: SqlLedger, ref: ShardRef) -> None:
+    attempt = collected(ledger, ref)
+
+    with pytest.raises(StaleAttempt, match="ended"):
+        ledger.end_attempt(attempt.attempt_id, "lost", reason="", retry_at=None, now=NOW)
+
+
+def test_a_vendor_that_does_not_know_a_batch_has_not_seen_it(ledger: SqlLedger, ref: ShardRef) -> None:
+    attempt = opened(ledger, ref)
+
+    ledger.note_seen(attempt.attempt_id, batch(status=BatchStatus.NOT_FOUND, vendor_status="404"), now=LATER)
+
+    current = ledger.shard(ref).current
+    assert current is not None
+    assert (current.last_seen_utc, current.vendor_status) == (NOW, "404")
+
+
+def test_only_a_shard_that_is_not_under_way_is_held(ledger: SqlLedger, run: str, ref: ShardRef) -> None:
+    for _ in range(2):
+        ledger.hold(ref, "budget", now=NOW)
+    assert (ledger.shard(ref).state, ledger.shard(ref).held_reason) == (ShardState.HELD, "budget")
+    with pytest.raises(StaleAttempt, match="held"):
+        ledger.begin(intent(ref), now=NOW)
+
+    opened(ledger, ShardRef(run, 0, 1))
+    with pytest.raises(StaleAttempt, match="open"):
+        ledger.hold(ShardRef(run, 0, 1), "budget", now=NOW)
+
+
+def test_the_ledger_knows_its_own_batches(ledger: SqlLedger, run: str) -> None:
+    opened(ledger, ShardRef(run, 0, 0), "batch-7")
+    many = [f"batch-{number}" for number in range(2000)]
+
+    assert ledger.owned("openai", many) == {"batch-7"}
+    assert ledger.owned("anthropic", many) == set()
+    assert ledger.owned("openai", []) == set()
+
+
+# --- money
+
+
+def test_the_budget_counts_reserves_and_actual_costs_of_all_rounds(ledger: SqlLedger, run: str) -> None:
+    budget = USD("2.5")
+    collected(ledger, ShardRef(run, 0, 0), cost=Cost(batch_usd=USD("0.5")))
+    ledger.seal(round_plan(run, round_=1), takes=[ShardRef(run, 0, 0)], now=NOW)
+    ledger.begin(intent(ShardRef(run, 0, 1), budget_usd=budget), now=NOW)
+    assert ledger.spent(run) == (USD(1), USD("0.5"))
+
+    over = intent(ShardRef(run, 1, 0), budget_usd=budget, reserve_usd=USD("1.000000001"))
+    with pytest.raises(BudgetExceeded) as exceeded:
+        ledger.begin(over, now=NOW)
+
+    error = exceeded.value
+    assert (error.needed_usd, error.left_usd, error.budget_usd) == (USD("1.000000001"), USD(1), budget)
+    assert ledger.shard(ShardRef(run, 1, 0)).attempts == 0
+    ledger.begin(replace(over, reserve_usd=USD(1)), now=NOW)
+    assert sum(ledger.spent(run)) == budget
+
+
+def test_a_reserve_is_never_rounded_down(ledger: SqlLedger, run: str, ref: ShardRef) -> None:
+    tiny = USD("0.0000000001")
+
+    assert ledger.begin(intent(ref, reserve_usd=tiny), now=NOW).reserved_usd == USD("0.000000001")
+    with pytest.raises(BudgetExceeded):
+        ledger.begin(intent(ShardRef(run, 0, 1), reserve_usd=tiny, budget_usd=USD("0.0000000015")), now=NOW)
+
+
+def test_a_penny_is_a_penny_after_thousands_of_them(ledger: SqlLedger, run: str, ref: ShardRef) -> None:
+    """What floats get wrong: 0.1 + 0.2."""
+    for number, reserve in enumerate(("0.1", "0.2", "100000000.000000001")):
+        ledger.begin(intent(ShardRef(run, 0, number), reserve_usd=USD(reserve)), now=NOW)
+
+    assert ledger.spent(run) == (USD("100000000.300000001"), 0)
+
+
+@pytest.mark.parametrize("usd", [0.1, Decimal("NaN"), Decimal(1_000_000_000)])
+def test_money_is_an_exact_number_that_fits(ledger: SqlLedger, ref: ShardRef, usd: Any) -> None:
+    opened_attempt = opened(ledger, ref)
+    ledger.note_stored(opened_attempt.attempt_id, [], [], now=NOW)
+
+    with pytest.raises((TypeError, ValueError), match=r"^(money|the ledger)"):
+        ledger.note_collected(ref, verdicts_name="v", counts={}, cost=Cost(Usage(), usd, USD(0)), now=NOW)
+
+    assert ledger.shard(ref).state is ShardState.STORED
+
+
+# --- events
+
+
+def test_an_event_is_recorded_once(ledger: SqlLedger, run: str) -> None:
+    ledger.record_event("e1", "late", run, {"rows": 3}, now=NOW)
+    ledger.record_event("e1", "failed", "another run", {}, now=LATER)
+    assert ledger.deliveries(run) == []
+
+    assert ledger.may_deliver("e1", "mail", now=NOW)
+    ledger.note_delivered("e1", "mail", now=NOW)
+
+    assert ledger.deliveries(run) == [("e1", "late", "mail")]
+
+
+def test_nobody_is_told_what_was_not_written_down(ledger: SqlLedger) -> None:
+    with pytest.raises(LookupError, match="recorded before"):
+        ledger.may_deliver("e1", "mail", now=NOW)
+    with pytest.raises(LookupError, match="recorded before"):
+        ledger.note_delivered("e1", "mail", now=NOW)
+
+
+def test_a_delivery_is_claimed_at_most_twice_ten_minutes_apart(ledger: SqlLedger, run: str) -> None:
+    ledger.record_event("e1", "late", run, {}, now=NOW)
+    minutes = (0, 1, 9.99, 10, 11, 21, 1000)
+
+    claims = [ledger.may_deliver("e1", "mail", now=NOW + timedelta(minutes=m)) for m in minutes]
+
+    assert claims == [True, False, False, True, False, False, False]
+    assert ledger.may_deliver("e1", "slack", now=NOW)
+
+
+def test_what_was_delivered_is_not_claimed_again(ledger: SqlLedger, run: str) -> None:
+    ledger.record_event("e1", "late", run, {}, now=NOW)
+    assert ledger.may_deliver("e1", "mail", now=NOW)
+    for _ in range(2):
+        ledger.note_delivered("e1", "mail", now=NOW)
+    ledger.note_delivered("e1", "slack", now=LATER)
+
+    assert not ledger.may_deliver("e1", "mail", now=NOW + timedelta(hours=1))
+    assert not ledger.may_deliver("e1", "slack", now=NOW + timedelta(hours=1))
+    assert ledger.deliveries(run) == [("e1", "late", "mail"), ("e1", "late", "slack")]
+
+
+# --- threads, and complete maps
+
+
+def test_threads_share_a_ledger(ledger: SqlLedger) -> None:
+    run = sealed_run(ledger, shards=16).run
+    start = threading.Barrier(8)
+
+    def work(worker: int) -> None:
+        start.wait()
+        for number in range(worker * 2, worker * 2 + 2):
+            collected(ledger, ShardRef(run, 0, number), f"batch-{number}")
+            ledger.shards(run)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+
+    assert {shard.state for shard in ledger.shards(run)} == {ShardState.COLLECTED}
+    assert ledger.spent(run) == (0, 16 * COST.batch_usd)
+
+
+def test_every_field_of_a_plan_is_stored() -> None:
+    """A plan that differs from the default in each field, so that the round trip above proves something."""
+    plan = shard_plan(ShardRef("run", 0, 3))
+
+    assert not [f.name for f in fields(ShardPlan) if getattr(plan, f.name) in ("", 0, None)]
+
+
+def test_outcomes_and_states_are_those_of_the_port() -> None:
+    assert set(_MAY_END) == set(get_args(get_type_hints(Ledger.end_attempt)["outcome"]))
+    assert set().union(*_MAY_END.values(), _MAY_END) < set(get_args(get_type_hints(Attempt)["state"]))
+    assert STATES == ("open", "complete", "incomplete", "failed")
