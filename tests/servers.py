@@ -1,14 +1,14 @@
 """
 Real servers for tests, each started once a session and gone with it, even after a kill -9.
 
-Use them by `pytest_plugins = ["tests.servers"]`, or import the fixtures you need.
+Use them by `pytest_plugins = ["tests.servers"]`, or import the fixtures you need: it is one server either way.
 """
 
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pytest
 
@@ -17,6 +17,9 @@ from nightbatch.demo.services.postgres import PostgresServer
 from nightbatch.demo.services.s3 import S3Server
 from nightbatch.demo.services.slack import SlackSink
 
+Server = TypeVar("Server", PostgresServer, S3Server)
+
+_SERVERS: pytest.StashKey[dict[type, PostgresServer | S3Server]] = pytest.StashKey()
 _numbers = itertools.count(1)
 
 
@@ -67,19 +70,15 @@ class S3ForTests:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresForTests]:
+def postgres_server(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> PostgresForTests:
     """A PostgreSQL server; ask it for `new_database()`."""
-    server = PostgresServer.start(_folder(tmp_path_factory, "postgres"))
-    yield PostgresForTests(server)
-    server.stop()
+    return PostgresForTests(_once(pytestconfig, tmp_path_factory, PostgresServer))
 
 
 @pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3ForTests]:
+def s3_server(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> S3ForTests:
     """An S3 server; ask it for `new_bucket()`."""
-    server = S3Server.start(_folder(tmp_path_factory, "s3"))
-    yield S3ForTests(server)
-    server.stop()
+    return S3ForTests(_once(pytestconfig, tmp_path_factory, S3Server))
 
 
 @pytest.fixture
@@ -98,5 +97,10 @@ def slack_sink(tmp_path: Path) -> Iterator[SlackSink]:
     sink.stop()
 
 
-def _folder(factory: pytest.TempPathFactory, name: str) -> Path:
-    return factory.mktemp(name, numbered=True)
+def _once(config: pytest.Config, folders: pytest.TempPathFactory, kind: type[Server]) -> Server:
+    """Start a server of this kind unless the session has one, though several files import its fixture."""
+    servers = config.stash.setdefault(_SERVERS, {})
+    if kind not in servers:
+        servers[kind] = server = kind.start(folders.mktemp(kind.__name__))
+        config.add_cleanup(server.stop)
+    return cast("Server", servers[kind])

@@ -44,7 +44,7 @@ class S3Server:
     @classmethod
     def start(cls, folder: Path, *, on_progress: Callable[[str], None] = lambda text: None) -> "S3Server":
         """
-        Start a server whose objects are in `folder`; takes about 3 s.
+        Start a server whose objects are in `folder`; takes 2 to 3 s.
 
         Raises:
             ServiceFailed: When the server ends instead of coming up.
@@ -92,7 +92,7 @@ class S3Server:
         _remove_sockets(self.process.folder.parent)
 
     def _knows_its_volumes(self) -> bool:
-        """Ask the master for what is on the disk: it hears of that up to 4 s after S3 answers."""
+        """Ask the master for what is on the disk: it may hear of that seconds after S3 answers."""
         master = f"http://{LOOPBACK}:{self.ports[PORTS.index('master')]}"
         try:
             topology = httpx.get(f"{master}/dir/status", timeout=5, trust_env=False).json()["Topology"]
@@ -135,7 +135,7 @@ def _start(folder: Path, ports: list[int], credentials: S3Credentials) -> S3Serv
     for memory in (folder / "objects").glob("m[0-9]*"):
         shutil.rmtree(memory)
     (folder / "ports.json").write_text(json.dumps(ports))
-    # Its clean end takes 25 s; its files survive a kill.
+    # Its clean end takes many seconds; its files survive a kill.
     command = Command(name="seaweedfs", argv=_argv(folder, ports), grace_s=0.5)
     process = ServiceProcess.start(command, folder / "run")
     server = S3Server(process, ports=ports, credentials=credentials)
@@ -152,7 +152,8 @@ def _start(folder: Path, ports: list[int], credentials: S3Credentials) -> S3Serv
 def _argv(folder: Path, ports: list[int]) -> list[str]:
     weed = Path(sysconfig.get_path("scripts")) / "weed"
     argv = [str(weed), "-logtostderr=true", "server", f"-dir={folder / 'objects'}"]
-    argv += ["-master.telemetry=false", "-master.electionTimeout=1s"]
+    # Alone, it need not look for other masters, nor give clients time to find another volume server.
+    argv += ["-master.peers=none", "-master.electionTimeout=1s", "-volume.preStopSeconds=0", "-master.telemetry=false"]
     argv += [f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}", "-volume.max=0", "-master.volumeSizeLimitMB=128"]
     argv += ["-filer", "-s3", f"-s3.config={folder / 'identities.json'}", "-s3.iam=false"]
     argv += ["-s3.port.lance=0", "-s3.port.iceberg=0"]
