@@ -89,6 +89,7 @@ def check(data: Mapping[str, Any]) -> tuple[Job | None, list[Found]]:
                 place = place[:-1]
             mended.add(place)
             _mend(trial, place, is_unknown=item["type"] == "extra_forbidden")
+            _set_apart(trial, place)
     return None, list(found.values())
 
 
@@ -136,6 +137,14 @@ def _mend(data: Any, loc: Loc, *, is_unknown: bool) -> None:
             del data[loc[-1]]
     elif isinstance(data, dict) or _has(data, loc[-1]):
         data[loc[-1]] = copy.deepcopy(stand_in)
+
+
+def _set_apart(data: Any, loc: Loc) -> None:
+    """Keep a model that was mended from looking the same as another one."""
+    if loc[:1] == ("models",) and len(loc) > 1 and _has(data.get("models"), loc[1]):
+        model = data["models"][loc[1]]
+        if isinstance(model, dict):
+            model["connection"] = f"any {loc[1]}"
 
 
 def _has(data: Any, step: str | int) -> bool:

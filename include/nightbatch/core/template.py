@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,11 +119,13 @@ class _Loop:
         # An object of its own: a record whose text has the same value is still not the end of a record.
         self._end = "".join((_END, "/"))
         self._parse = parse
-        tree = self._checked_tree()
-        found = meta.find_undeclared_variables(tree)
+        with _as_bad_template():
+            tree = parse(self._env)
+            self._refuse_what_cannot_work(tree)
+            found = meta.find_undeclared_variables(tree)
+            self._single = self._compile(tree)
         self.columns = frozenset(found - set(self._env.globals))
         self._row_by_row = "loop" in found or next(_found(tree, _ROW_BY_ROW), None) is not None
-        self._single = self._compile(tree)
         self._looped: dict[tuple[str, ...], Template] = {}
 
     @classmethod
@@ -142,9 +145,9 @@ class _Loop:
 
     def render(self, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> list[str | RenderError]:
         """Render every record; one that fails becomes a RenderError, and the loop goes on behind it."""
-        if self._row_by_row:
-            return self._each(columns, rows)
         template = self._loop_over(tuple(columns))
+        if template is None:
+            return self._each(columns, rows)
         texts: list[str | RenderError] = []
         while len(texts) < len(rows):
             # A generator that raised is spent, so the rest goes into a new one.
@@ -182,8 +185,9 @@ class _Loop:
             texts.append(RenderError(f"{self._name}{_line(template, error)}: {_reason(error)}"))
         return texts
 
-    def _loop_over(self, columns: tuple[str, ...]) -> Template:
-        if columns not in self._looped:
+    def _loop_over(self, columns: tuple[str, ...]) -> Template | None:
+        """Wrap the template for rows of these columns; None where it must be rendered row by row."""
+        if not self._row_by_row and columns not in self._looped:
             tree = self._parse(self._env)
             # Names that no template can say (or that it does not use) still take their place in the row.
             names = [name if name in self.columns else f"{_SKIPPED}{at}" for at, name in enumerate(columns)]
@@ -191,23 +195,17 @@ class _Loop:
             end = nodes.Output([nodes.Name(_END, "load", lineno=1)], lineno=1)
             rows = nodes.Name(_ROWS, "load", lineno=1)
             loop = nodes.For(target, rows, [*tree.body, end], [], None, False, lineno=1)
-            self._looped[columns] = self._compile(_template(self._env, loop))
-        return self._looped[columns]
+            try:
+                self._looped[columns] = self._compile(_template(self._env, loop))
+            except (SyntaxError, RecursionError):
+                self._row_by_row = True  # the template alone is nested as deep as Python takes
+        return None if self._row_by_row else self._looped[columns]
 
     def _compile(self, tree: nodes.Template) -> Template:
-        try:
-            code = self._env.compile(tree, filename=_FILENAME)
-            return Template.from_code(self._env, code, self._env.make_globals(None))
-        except TemplateSyntaxError as error:
-            raise BadTemplateError(_sentence(error.message), line=error.lineno) from error
+        code = self._env.compile(tree, filename=_FILENAME)
+        return Template.from_code(self._env, code, self._env.make_globals(None))
 
-    def _checked_tree(self) -> nodes.Template:
-        try:
-            tree = self._parse(self._env)
-        except TemplateSyntaxError as error:
-            raise BadTemplateError(_sentence(error.message), line=error.lineno) from error
-        except RecursionError as error:
-            raise BadTemplateError("it is nested too deep") from error
+    def _refuse_what_cannot_work(self, tree: nodes.Template) -> None:
         foreign = next(_found(tree, _FOREIGN), None)
         if foreign is not None:
             raise BadTemplateError("a template cannot include, import or extend another file", line=foreign.lineno)
@@ -218,7 +216,17 @@ class _Loop:
         for named in tree.find_all(nodes.Name):
             if _OWN_NAME.match(named.name):
                 raise BadTemplateError("names that begin with `nb__` are nightbatch's own", line=named.lineno)
-        return tree
+
+
+@contextmanager
+def _as_bad_template() -> Iterator[None]:
+    try:
+        yield
+    except TemplateSyntaxError as error:
+        raise BadTemplateError(_sentence(error.message), line=error.lineno) from error
+    except (RecursionError, SyntaxError) as error:
+        # Python itself refuses more than 20 loops in one another.
+        raise BadTemplateError("it is nested too deep") from error
 
 
 _FILENAME = "<prompt>"
