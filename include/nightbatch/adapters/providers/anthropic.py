@@ -156,7 +156,11 @@ class AnthropicProvider:
 
     @cached_property
     def _account(self) -> str:
-        headers = self._get(_BATCHES, "asking for the account", {"limit": 1}).headers
+        doing = "asking for the account"
+        reply = self._get(_BATCHES, doing, {"limit": 1})
+        # A foreign reply, say of a proxy's login page, must not rename the account.
+        _read(reply.content, Page, doing)
+        headers = reply.headers
         extra = self._connection.extra
         organization = headers.get("anthropic-organization-id")
         if not organization:

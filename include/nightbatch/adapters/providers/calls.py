@@ -32,8 +32,27 @@ _UNREAD = {"X-Stainless-Raw-Response": "stream"}
 """Tells the SDKs to hand the response over before its body is read, as their `with_streaming_response` does."""
 
 
-class _TooSlow(Exception):  # noqa: N818 - never leaves this module
-    """Sending a request body took longer than it may."""
+class _Body:
+    """
+    A request body on its way, read once. Remembers why it broke off.
+
+    A body that never ended is a request that never was, whatever the SDK makes of the exception.
+    """
+
+    def __init__(self, content: Iterable[bytes], too_slow: NightbatchError, *, within_s: float) -> None:
+        self._content, self._too_slow, self._within_s = content, too_slow, within_s
+        self.failure: Exception | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        ends = time.monotonic() + self._within_s
+        try:
+            for chunk in self._content:
+                if time.monotonic() > ends:
+                    raise self._too_slow
+                yield chunk
+        except Exception as error:
+            self.failure = error
+            raise
 
 
 class Calls:
@@ -75,20 +94,24 @@ class Calls:
         with self._translated(doing, Purpose.SEND):
             return self._post(path, content=content)
 
-    def upload(self, path: str, *, fields: dict[str, str], name: str, stream: UploadStream) -> httpx2.Response:
-        """Send a form with one file, in bounded memory."""
-        with self._translated("uploading a request file", Purpose.SEND):
+    def upload(
+        self, path: str, *, fields: dict[str, str], name: str, lines: Iterable[bytes], size_bytes: int
+    ) -> httpx2.Response:
+        """Send a form with one file of exactly `size_bytes`, in bounded memory."""
+        doing = "uploading a request file"
+        with self._sending(lines, doing, Purpose.SEND) as body:
+            stream = UploadStream(body, size_bytes=size_bytes)
             return self._post(path, body=fields, files={"file": (name, stream, "application/jsonl")})
 
-    def create(self, path: str, *, content: bytes | Iterable[bytes]) -> httpx2.Response:
+    def create(self, path: str, *, content: Iterable[bytes]) -> httpx2.Response:
         """
         Send the one call that must not be made twice.
 
         Raises CreateUnclear wherever the vendor may have acted on it, and anything else only where it certainly has
-        not: it refused, the connection never stood, or the body never ended.
+        not: it refused, the connection never stood, or the body never ended (then what ended it is raised).
         """
-        with self._translated("creating a batch", Purpose.CREATE):
-            return self._post(path, content=content if isinstance(content, bytes) else self.in_time(content))
+        with self._sending(content, "creating a batch", Purpose.CREATE) as body:
+            return self._post(path, content=body)
 
     @property
     def _read_timeout_s(self) -> float:
@@ -107,13 +130,18 @@ class Calls:
         }
         return cast(httpx2.Response, self._client.post(path, cast_to=httpx2.Response, options=options, **body))
 
-    def in_time(self, content: Iterable[bytes]) -> Iterator[bytes]:
-        """Stop a body that takes too long; a body that never ends is a request that never was."""
-        ends = time.monotonic() + self._request_timeout_s
-        for chunk in content:
-            if time.monotonic() > ends:
-                raise _TooSlow
-            yield chunk
+    @contextmanager
+    def _sending(self, content: Iterable[bytes], doing: str, purpose: Purpose) -> Iterator[_Body]:
+        within_s = self._request_timeout_s
+        too_slow = ProviderBusy(self._provider, doing, cause=f"the request was not sent within {within_s:.0f} s")
+        body = _Body(content, too_slow, within_s=within_s)
+        try:
+            with self._translated(doing, purpose):
+                yield body
+        except NightbatchError:
+            if body.failure is not None:
+                raise body.failure from None
+            raise
 
     @contextmanager
     def _translated(self, doing: str, purpose: Purpose = Purpose.READ) -> Iterator[None]:
@@ -122,9 +150,6 @@ class Calls:
             yield
         except self._sdk.APIStatusError as error:
             raise self._refused(read_refusal(error.response), doing, purpose) from error
-        except _TooSlow as error:
-            cause = f"the request was not sent within {self._request_timeout_s:.0f} s"
-            raise ProviderBusy(self._provider, doing, cause=cause) from error
         except (self._sdk.APIError, httpx2.HTTPError, httpx2.StreamError, ssl.SSLError) as error:
             raise self._cut_off(error.__cause__ or error, doing, purpose) from error
 

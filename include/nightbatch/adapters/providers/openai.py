@@ -16,7 +16,6 @@ from nightbatch.adapters.providers.openai_batches import Batch, File, Page, stat
 from nightbatch.adapters.providers.openai_encoder import PATHS, OpenAIEncoder
 from nightbatch.adapters.providers.openai_rows import parse_answer, parse_row
 from nightbatch.adapters.providers.refusal import NotFound
-from nightbatch.adapters.providers.upload_stream import UploadStream
 from nightbatch.adapters.providers.wire import api_key, base_url, chunked
 from nightbatch.core.batch import BatchState, BatchStatus
 from nightbatch.core.ids import Label
@@ -80,8 +79,8 @@ class OpenAIProvider:
 
     def upload(self, lines: Iterator[bytes], *, size_bytes: int, name: str) -> str | None:
         """Send a request file, streamed in bounded memory; each call makes a file of its own."""
-        stream = UploadStream(self._calls.in_time(chunked(lines)), size_bytes=size_bytes)
-        reply = self._calls.upload("/files", fields={"purpose": "batch"}, name=name, stream=stream)
+        fields = {"purpose": "batch"}
+        reply = self._calls.upload("/files", fields=fields, name=name, lines=chunked(lines), size_bytes=size_bytes)
         return _read(reply.content, File, "uploading a request file").id
 
     def create(self, *, file_id: str | None, lines: Iterator[bytes], endpoint: Endpoint, label: Label) -> BatchState:
@@ -92,7 +91,7 @@ class OpenAIProvider:
             "completion_window": "24h",
             "metadata": label.metadata(),
         }
-        reply = self._calls.create("/batches", content=orjson.dumps(body))
+        reply = self._calls.create("/batches", content=[orjson.dumps(body)])
         try:
             return state_of(msgspec.json.decode(reply.content, type=Batch))
         except msgspec.DecodeError as error:
@@ -164,8 +163,12 @@ class OpenAIProvider:
     @cached_property
     def _account(self) -> str:
         headers: Mapping[str, str]
+        doing = "asking for the account"
         try:
-            headers = self._calls.get("/batches", doing="asking for the account", query={"limit": 1}).headers
+            reply = self._calls.get("/batches", doing=doing, query={"limit": 1})
+            # A foreign reply, say of a proxy's login page, must not rename the account.
+            _read(reply.content, Page, doing)
+            headers = reply.headers
         except NotFound as absent:
             headers = absent.refusal.headers
         extra = self._connection.extra

@@ -267,7 +267,7 @@ def _embedding(data: list[_Vector]) -> str | None:
     raw = bytes(data[0].embedding).strip()
     if not raw.startswith(b'"'):
         return raw.decode()
-    packed = base64.b64decode(orjson.loads(raw))
+    packed = base64.b64decode(orjson.loads(raw), validate=True)
     return orjson.dumps(struct.unpack(f"<{len(packed) // 4}f", packed)).decode()
 
 

@@ -1,0 +1,296 @@
+"""What every provider promises; a new one is run through this file unchanged."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from importlib import import_module
+
+import httpx2
+import pytest
+from tests.benches.emulated import KEY, NEXT_KEY, EmulatedBench
+
+from nightbatch.adapters import registry
+from nightbatch.core.batch import BatchStatus
+from nightbatch.core.request import Messages
+from nightbatch.core.result import Outcome
+from nightbatch.errors import (
+    AccountTrouble,
+    CreateUnclear,
+    NightbatchError,
+    ProviderBusy,
+    QueueFull,
+    RequestRefused,
+)
+
+LOST_REPLIES = [
+    "create_timeout_after_success=1, hang_seconds=5",
+    "create_reset_after_success=1",
+    "create_500_after_success=1",
+    "create_529_after_success=1",
+    "garbled=1, on=create_batch",
+]
+REFUSALS = [
+    ("http_429=1, http_429_retry_after=7, on=create_batch", ProviderBusy),
+    ("http_401=1, on=create_batch", AccountTrouble),
+    ("credit_error_requests=1, on=create_batch", AccountTrouble),
+    ("token_limit_at_create=1", (QueueFull, ProviderBusy)),
+]
+
+
+@pytest.fixture(scope="module", params=sorted(registry.PROVIDERS))
+def bench(request):
+    bench: EmulatedBench = import_module(f"tests.benches.{request.param}").Bench()
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def shard(bench, request):
+    """A shard of this test alone: its run, its words and its number of rows belong to no other test."""
+    name = request.node.name
+    return bench.shard(30 + next(bench.numbers), run=name, words=name)
+
+
+def test_a_submitted_shard_is_found(bench, shard):
+    provider = bench.provider()
+
+    state = bench.create(provider, shard)
+
+    assert state.batch_id in bench.found(provider, shard)
+    assert state.status is BatchStatus.RUNNING
+
+
+def test_another_attempt_is_not_taken_for_this_one(bench, shard):
+    provider = bench.provider()
+    bench.create(provider, shard)
+
+    if provider.found_by == "label":
+        assert bench.found(provider, shard, attempt=2) == []
+        assert bench.found(provider, shard, ledger="1" * 32) == []
+    assert bench.found(provider, bench.shard(777, run="never sent")) == []
+
+
+@pytest.mark.parametrize("faults", LOST_REPLIES)
+def test_a_lost_create_reply_is_unclear_and_the_batch_is_found(bench, shard, faults):
+    hasty = bench.provider(faults=faults, request_timeout_s=0.5)
+
+    with pytest.raises(CreateUnclear):
+        bench.create(hasty, shard)
+
+    assert len(bench.found(bench.provider(), shard)) == 1
+
+
+@pytest.mark.parametrize(("faults", "error"), REFUSALS)
+def test_a_refused_create_makes_nothing(bench, shard, faults, error):
+    before = bench.creations()
+    provider = bench.provider(faults=faults)
+
+    with pytest.raises(error) as told:
+        bench.create(provider, shard)
+
+    assert bench.creations() == before
+    assert bench.found(bench.provider(), shard) == []
+    if isinstance(told.value, ProviderBusy) and "retry_after" in faults:
+        assert told.value.retry_after_s == 7
+
+
+def test_a_malformed_request_is_refused_for_good_and_makes_nothing(bench, shard):
+    before, provider = bench.creations(), bench.provider()
+    broken = type(shard)(shard.label, (b"this is no request\n",))
+
+    with pytest.raises(RequestRefused):
+        bench.create_from(provider, broken, "file-that-is-not-there" if provider.found_by == "label" else None)
+
+    assert bench.creations() == before
+
+
+def test_a_dead_address_makes_nothing_for_certain(bench, shard):
+    provider = bench.provider(url="http://127.0.0.1:9")
+
+    with pytest.raises(ProviderBusy):
+        bench.create_from(provider, shard, "file-1")
+
+
+def test_a_body_that_breaks_off_makes_nothing(bench, shard):
+    """The store fails while a shard is being sent: the error is the store's, and no batch comes of half a body."""
+
+    def broken():
+        yield shard.lines[0]
+        raise OSError("the store is gone")
+
+    before, provider = bench.creations(), bench.provider()
+    with pytest.raises(OSError, match="the store is gone"):
+        file_id = provider.upload(broken(), size_bytes=shard.size_bytes, name="x.jsonl")
+        provider.create(file_id=file_id, lines=broken(), endpoint=bench.spec.endpoint, label=shard.label)
+
+    assert bench.creations() == before
+
+
+def test_every_row_comes_back_once_whatever_became_of_it(bench, shard):
+    provider = bench.provider(faults="permanent=0.2, transient=0.1, expired=0.2, shuffle=1, u2028=0.3")
+
+    state = bench.ended(provider, bench.create(provider, shard).batch_id)
+    rows = list(bench.rows(provider, state))
+
+    assert Counter(result.custom_id for _, result in rows) == Counter(shard.custom_ids)
+    outcomes = Counter(result.outcome for _, result in rows)
+    assert set(outcomes) == {Outcome.ANSWERED, Outcome.ERRORED, Outcome.EXPIRED}
+    assert all(result.error_kind is not None for _, result in rows if result.outcome is Outcome.ERRORED)
+    answered = [result for _, result in rows if result.outcome is Outcome.ANSWERED]
+    assert all(result.text and result.usage.output_tokens and result.model for result in answered)
+
+
+def test_both_result_files_are_read_where_there_are_two(bench, shard):
+    provider = bench.provider(faults="permanent=0.3")
+    state = bench.ended(provider, bench.create(provider, shard).batch_id)
+
+    names = {name for name, _ in bench.rows(provider, state)}
+
+    assert names == ({"output", "error"} if provider.found_by == "label" else {"results"})
+
+
+def test_a_batch_of_nothing_but_errors_is_read_too(bench, shard):
+    provider = bench.provider(faults="permanent=1, blank_file_id=1")
+    state = bench.ended(provider, bench.create(provider, shard).batch_id)
+
+    assert {result.custom_id for _, result in bench.rows(provider, state)} == shard.custom_ids
+
+
+def test_a_download_that_breaks_off_is_told_and_never_taken_for_the_whole_file(bench, shard):
+    provider = bench.provider()
+    state = bench.ended(provider, bench.create(provider, shard).batch_id)
+
+    with pytest.raises(ProviderBusy):
+        list(bench.rows(bench.provider(faults="truncated_download=1"), state))
+
+
+def test_an_unknown_batch_is_not_found_and_no_error(bench):
+    assert bench.provider().poll("batch_that_never_was").status is BatchStatus.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("faults", "look"),
+    [
+        ("http_5xx=9", "find"),
+        ("reset=9", "poll"),
+        ("garbled=9", "find"),
+        ("garbled=9", "poll"),
+        ("garbled=9", "account"),
+    ],
+)
+def test_what_could_not_be_read_is_never_taken_for_absent(bench, shard, faults, look):
+    batch_id = bench.create(bench.provider(), shard).batch_id
+    provider = bench.provider(faults=faults)
+    looks = {
+        "find": lambda: bench.found(provider, shard),
+        "poll": lambda: provider.poll(batch_id),
+        "account": provider.account,
+    }
+
+    with pytest.raises(ProviderBusy):
+        looks[look]()
+
+
+def test_an_unknown_status_counts_as_unknown(bench):
+    provider = bench.on(httpx2.MockTransport(lambda _: httpx2.Response(200, json=bench.unknown_status)))
+
+    state = provider.poll("batch_1")
+
+    assert (state.status, state.vendor_status) == (BatchStatus.UNKNOWN, "pondering")
+
+
+def test_the_account_is_the_same_under_a_rotated_key(bench):
+    assert bench.provider(key=KEY).account() == bench.provider(key=NEXT_KEY).account()
+    assert "org-bench" in bench.provider().account()
+
+
+def test_without_a_reported_account_the_declared_name_counts(bench):
+    empty = {"object": "list", "data": [], "has_more": False}
+    silent = bench.on(httpx2.MockTransport(lambda _: httpx2.Response(200, json=empty)))
+
+    assert silent.account() == "bench"
+
+
+def test_a_withdrawn_file_makes_a_late_create_fail(bench, shard):
+    provider = bench.provider()
+    file_id = provider.upload(iter(shard.lines), size_bytes=shard.size_bytes, name="r0-s000.jsonl")
+    before = bench.creations()
+    if file_id is None:
+        provider.withdraw("nothing")  # No files at this vendor: withdrawing is harmless, and guards nothing.
+        return
+
+    provider.withdraw(file_id)
+    provider.withdraw(file_id)
+
+    with pytest.raises(RequestRefused):
+        bench.create_from(provider, shard, file_id)
+    assert bench.creations() == before
+
+
+def test_a_cancelled_batch_ends_and_its_rows_can_be_read(bench, shard):
+    provider = bench.provider(faults="stuck=in_progress")
+    batch_id = bench.create(provider, shard).batch_id
+
+    provider.cancel(batch_id)
+
+    state = bench.ended(provider, batch_id)
+    told = {result.custom_id for _, result in bench.rows(provider, state)}
+    assert told <= shard.custom_ids
+
+
+def test_a_real_time_answer_reads_like_a_row(bench):
+    provider = bench.provider()
+    body = provider.encoder(bench.spec).body(Messages("", "hello"))
+
+    result = provider.ask(body, endpoint=bench.spec.endpoint)
+
+    assert (result.outcome, result.text) == (Outcome.ANSWERED, "hello")
+
+
+def test_the_link_leads_to_the_vendor_and_holds_no_key(bench):
+    assert bench.provider().batch_url("batch_1") == bench.url
+    assert KEY not in bench.provider(url="https://api.example.com").batch_url("batch_1")
+
+
+def test_no_error_tells_the_key(bench, shard):
+    refusal = {"error": {"type": "authentication_error", "message": f"Incorrect API key provided: {KEY}"}}
+    for status in (400, 401, 403, 404, 413, 429, 500):
+        reply = httpx2.Response(status, json=refusal)
+        provider = bench.on(httpx2.MockTransport(lambda _, reply=reply: reply))
+        with pytest.raises(NightbatchError) as told:
+            bench.create_from(provider, shard, "file-1")
+        assert KEY not in str(told.value)
+
+
+def test_a_create_is_sent_once_whatever_comes_back(bench, shard):
+    """The SDKs repeat by themselves unless they are told not to; each repeat could be paid."""
+    for reply in (httpx2.Response(500), httpx2.Response(429), httpx2.Response(409), httpx2.Response(307)):
+        sent = []
+
+        def vendor(request, reply=reply, sent=sent):
+            sent.append(request.url.path)
+            return reply
+
+        with pytest.raises(NightbatchError):
+            bench.create_from(bench.on(httpx2.MockTransport(vendor)), shard, "file-1")
+        assert len(sent) == 1
+
+
+def test_a_listing_that_breaks_off_is_an_error(bench, shard):
+    def vendor(request):
+        if any(name.startswith("after") for name in request.url.params):
+            return httpx2.Response(404, json={"error": {"message": "gone"}})
+        return httpx2.Response(200, json={"data": [bench.just_now], "has_more": True})
+
+    with pytest.raises(ProviderBusy):
+        bench.found(bench.on(httpx2.MockTransport(vendor)), shard)
+
+
+@pytest.mark.parametrize("page", [{"data": None, "has_more": False}, {"data": []}, [], {"has_more": False}, "<html>"])
+def test_a_listing_with_holes_is_an_error(bench, shard, page):
+    body = page if isinstance(page, str) else json.dumps(page)
+    provider = bench.on(httpx2.MockTransport(lambda _: httpx2.Response(200, text=body)))
+
+    with pytest.raises(ProviderBusy):
+        bench.found(provider, shard)
