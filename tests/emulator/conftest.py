@@ -146,9 +146,7 @@ def letters() -> Callable[..., list[dict[str, Any]]]:
         params = {"model": CLAUDE, "max_tokens": 500, **params}
         if schema:
             params["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
-        return [
-            {"custom_id": f"r{number}", "params": {"messages": _user(number), **params}} for number in range(count)
-        ]
+        return [{"custom_id": f"r{number}", "params": {"messages": _user(number), **params}} for number in range(count)]
 
     return write
 

@@ -40,7 +40,9 @@ def test_openai_real_time_calls_parse_strictly(calm):
 
 
 def test_openai_vectors_are_the_same_packed_and_plain(calm):
-    lenient, _ = calm.clients("sk-emulator", _strict_response_validation=False)  # else the SDK trips over its own base64
+    lenient, _ = calm.clients(
+        "sk-emulator", _strict_response_validation=False
+    )  # else the SDK trips over its own base64
     packed = lenient.embeddings.create(model="text-embedding-3-small", input="a", dimensions=8)
     plain = calm.openai.embeddings.create(
         model="text-embedding-3-small", input="a", dimensions=8, encoding_format="float"

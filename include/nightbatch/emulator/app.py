@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from nightbatch.emulator import admin, models
 from nightbatch.emulator.answers import Problem
@@ -34,22 +35,22 @@ _ROUTERS = (
 )
 
 
+class _Emulator(FastAPI):
+    def build_middleware_stack(self) -> ASGIApp:
+        """Put the gate outside of everything: the faults of connections need the server's own `send`."""
+        return Gate(super().build_middleware_stack(), self.state.world)
+
+
 def create_app(settings: EmulatorSettings) -> FastAPI:
     """Make the application. Its folder is made at once, and removed at shutdown if it is temporary."""
     world = World(settings)
-    app = FastAPI(
-        title="nightbatch emulator",
-        lifespan=_lifespan,
-        openapi_url=None,
-        redirect_slashes=False,
-    )
+    app = _Emulator(title="nightbatch emulator", lifespan=_lifespan, openapi_url=None, redirect_slashes=False)
     app.state.world = world
     for router in _ROUTERS:
         app.include_router(router)
     app.add_exception_handler(VendorError, _refused)
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _no_route)
-    app.add_middleware(Gate, world=world)
     return app
 
 

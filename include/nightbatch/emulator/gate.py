@@ -50,11 +50,17 @@ class Call:
     plan: FaultPlan | None = None
     began_s: float = field(default_factory=ticking_s)
 
+    async def turn_away(
+        self, problem: Problem, headers: dict[str, str] | None = None, account: Account | None = None
+    ) -> None:
+        """Answer with an error instead of the application, once the client has sent all of its request."""
+        await connection.drain(self.receive)
+        await self.refuse(problem, headers, account)
+
     async def refuse(
         self, problem: Problem, headers: dict[str, str] | None = None, account: Account | None = None
     ) -> None:
-        """Answer with an error, without asking the application."""
-        await connection.drain(self.receive)
+        """Answer with an error."""
         body = orjson.dumps(error_body(self.vendor, problem, self.request_id))
         raw = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
         raw += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
@@ -111,12 +117,12 @@ class Gate:
         store.requests[f"{vendor} {call.operation}"] += 1
         account = self._accounts.get(_key(headers))
         if account is None:
-            await call.refuse(_invalid_key(vendor))
+            await call.turn_away(_invalid_key(vendor))
             return
         try:
             call.plan = self.world.plan(account, headers.get(FAULTS_HEADER, ""))
         except UnknownFault as error:
-            await call.refuse(Problem(400, "invalid_request_error", str(error)), account=account)
+            await call.turn_away(Problem(400, "invalid_request_error", str(error)), account=account)
             return
         scope["emulator.requester"] = Requester(account, call.plan)
         scope["emulator.vendor"], scope["emulator.request_id"] = vendor, call.request_id
@@ -137,15 +143,15 @@ class Gate:
             await asyncio.sleep(plan.faults.hang_seconds)
             await connection.hang_up(call.send, call.receive)
         elif plan.take("http_401"):
-            await call.refuse(_invalid_key(call.vendor), account=account)
+            await call.turn_away(_invalid_key(call.vendor), account=account)
         elif plan.take("http_429"):
             after = plan.faults.http_429_retry_after
             problem = Problem(429, _type(call.vendor, 429), _MESSAGES[429], "rate_limit_exceeded")
-            await call.refuse(problem, {"retry-after": f"{after:g}"} if after else None, account)
+            await call.turn_away(problem, {"retry-after": f"{after:g}"} if after else None, account)
         elif plan.take("credit_error_requests"):
-            await call.refuse(PROBLEMS[call.vendor][Kind.CREDIT], account=account)
+            await call.turn_away(PROBLEMS[call.vendor][Kind.CREDIT], account=account)
         elif plan.take("http_5xx") or self._unlucky(plan):
-            await call.refuse(_server_error(call.vendor, plan.faults.http_5xx_status), account=account)
+            await call.turn_away(_server_error(call.vendor, plan.faults.http_5xx_status), account=account)
         else:
             return False
         return True
