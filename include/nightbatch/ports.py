@@ -519,7 +519,7 @@ class Ledger(Protocol):
         """Mark that the create call goes out now. Raises StaleAttempt unless the attempt is still an intent."""
 
     def note_open(self, attempt_id: int, state: BatchState, *, now: datetime) -> None:
-        """Record the batch id: the shard is open. Doing it twice with one id is fine; another id raises StaleAttempt."""
+        """Record the batch id: the shard is open. Twice with one id is fine; another id raises StaleAttempt."""
 
     def note_seen(self, attempt_id: int, state: BatchState, *, now: datetime) -> None:
         """Record what a look at the batch saw."""

@@ -1,0 +1,185 @@
+"""Which adapters there are; each is loaded when it is asked for, so that a task imports only the SDK it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from nightbatch.adapters.clock import SystemClock
+from nightbatch.errors import ConnectionInvalid
+from nightbatch.job import FileSinkSpec, FileSourceSpec, FrameSourceSpec, Job, QuerySourceSpec
+from nightbatch.ports import Clock, Connection, Connections, Ledger, Notifier, Ports, Provider, Settings, Sink, Source
+
+PROVIDERS = {
+    "openai": "nightbatch.adapters.providers.openai:OpenAIProvider",
+    "anthropic": "nightbatch.adapters.providers.anthropic:AnthropicProvider",
+}
+"""Provider names of job files, and where each lives."""
+
+QUERY_SOURCES = {
+    "postgres": "nightbatch.adapters.sources.postgres:PostgresSource",
+    "duckdb": "nightbatch.adapters.sources.duckdb:DuckDBSource",
+}
+TABLE_SINKS = {
+    "postgres": "nightbatch.adapters.sinks.postgres:PostgresSink",
+    "duckdb": "nightbatch.adapters.sinks.duckdb:DuckDBSink",
+}
+"""Warehouses by the type of their Airflow connection."""
+
+DEFAULT_FOLDER = ".nightbatch"
+"""Where ledger and staging are when nothing else is said; relative to the working folder."""
+
+
+def _load(where: str) -> Any:
+    module, _, name = where.partition(":")
+    return getattr(import_module(module), name)
+
+
+def settings_from(environ: Mapping[str, str]) -> Settings:
+    """
+    Read an installation's settings from `NIGHTBATCH_*` variables (listed in `.env.example`).
+
+    Without any, the ledger is SQLite and the staging folder local, both below `.nightbatch`.
+    """
+    folder = Path(environ.get("NIGHTBATCH_HOME", DEFAULT_FOLDER))
+    defaults = {
+        "ledger_url": f"sqlite:///{folder / 'ledger.sqlite'}",
+        "staging_uri": str(folder / "staging"),
+    }
+    types = get_type_hints(Settings)
+    chosen: dict[str, Any] = {}
+    for field in fields(Settings):
+        value = environ.get(f"NIGHTBATCH_{field.name.upper()}", defaults.get(field.name))
+        if value is None:
+            continue
+        try:
+            chosen[field.name] = types[field.name](value)
+        except ValueError as error:
+            raise ConnectionInvalid(
+                f"NIGHTBATCH_{field.name.upper()}", problem=f"{value!r} is not a number", remedy="Give seconds."
+            ) from error
+    return Settings(**chosen)
+
+
+def open_ledger(settings: Settings) -> Ledger:
+    """Open the ledger, making or upgrading its tables where they are absent or older."""
+    ledger: Ledger = _load("nightbatch.adapters.ledger_sql:SqlLedger").open_or_migrate(settings.ledger_url)
+    return ledger
+
+
+def open_ports(
+    job: Job, settings: Settings, connections: Connections, *, clock: Clock | None = None, ledger: Ledger | None = None
+) -> Ports:
+    """Give a job everything it needs from outside. Sources, sinks and vendors are opened when first used."""
+    staging = connections(settings.staging_connection) if settings.staging_connection else None
+    return Ports(
+        settings=settings,
+        clock=clock or SystemClock(),
+        store=_load("nightbatch.adapters.object_store:ObjectStore")(settings.staging_uri, staging),
+        ledger=ledger or open_ledger(settings),
+        prices=_load("nightbatch.adapters.prices:GenaiPrices")(),
+        provider=cache(_providers(settings, connections)),
+        source=cache(lambda: open_source(job, connections)),
+        sink=cache(lambda: open_sink(job, connections)),
+        notifiers=cache(lambda: open_notifiers(job, connections)),
+    )
+
+
+def _providers(settings: Settings, connections: Connections) -> Callable[[str, str], Provider]:
+    def provider(name: str, connection: str) -> Provider:
+        return open_provider(name, connections(connection), request_timeout_s=settings.request_timeout_s)
+
+    return provider
+
+
+def open_provider(name: str, connection: Connection, *, request_timeout_s: float) -> Provider:
+    """Open one account of a vendor; loads its SDK."""
+    provider: Provider = _load(PROVIDERS[name])(connection, request_timeout_s=request_timeout_s)
+    return provider
+
+
+def open_source(job: Job, connections: Connections) -> Source:
+    """Open what a job reads."""
+    spec = job.source
+    source: Source
+    if isinstance(spec, FrameSourceSpec):
+        source = _load("nightbatch.adapters.sources.frames:FrameSource")(spec.frame, columns=job.columns)
+        return source
+    connection = connections(spec.connection) if spec.connection else None
+    if isinstance(spec, FileSourceSpec):
+        source = _load("nightbatch.adapters.sources.files:FileSource")(
+            spec.files,
+            connection=connection,
+            format=spec.format,
+            columns=job.columns,
+            time_column=spec.time_column,
+            timezone=spec.timezone,
+        )
+        return source
+    return _open_query(spec, job, connection)
+
+
+def _open_query(spec: QuerySourceSpec, job: Job, connection: Connection | None) -> Source:
+    where = _by_type(QUERY_SOURCES, connection, spec.connection, use="a query source")
+    source: Source = _load(where)(
+        connection, spec.query, timezone=spec.timezone, columns=job.columns, whole_table=spec.whole_table
+    )
+    return source
+
+
+def open_sink(job: Job, connections: Connections) -> Sink:
+    """Open what a job writes."""
+    spec = job.sink
+    sink: Sink
+    connection = connections(spec.connection) if spec.connection else None
+    if isinstance(spec, FileSinkSpec):
+        sink = _load("nightbatch.adapters.sinks.files:FileSink")(
+            spec.files, connection=connection, format=spec.format, answer_schema=job.answer.json_schema
+        )
+        return sink
+    where = _by_type(TABLE_SINKS, connection, spec.connection, use="a table sink")
+    sink = _load(where)(
+        connection,
+        spec.table,
+        key_column=job.source.key,
+        answer_schema=job.answer.json_schema,
+        dead_letters_table=spec.dead_letters,
+    )
+    return sink
+
+
+def _by_type(adapters: Mapping[str, str], connection: Connection | None, conn_id: str | None, *, use: str) -> str:
+    if connection is None:
+        raise ConnectionInvalid(conn_id or "(none)", problem=f"{use} needs a connection", remedy="Name one in the job.")
+    if connection.conn_type not in adapters:
+        known = ", ".join(sorted(adapters))
+        raise ConnectionInvalid(
+            connection.conn_id,
+            problem=f"its type is {connection.conn_type!r}, which {use} cannot use",
+            remedy=f"Use a connection of one of the types: {known}.",
+        )
+    return adapters[connection.conn_type]
+
+
+def open_notifiers(job: Job, connections: Connections) -> Sequence[Notifier]:
+    """Open the channels on which a job tells people."""
+    notifiers: list[Notifier] = []
+    if job.notify.mail:
+        mail = _load("nightbatch.adapters.notifiers.mail:MailNotifier")
+        notifiers.append(mail(connections(job.notify.mail_connection), to=job.notify.mail))
+    if job.notify.slack_connection:
+        slack = _load("nightbatch.adapters.notifiers.slack:SlackNotifier")
+        notifiers.append(slack(connections(job.notify.slack_connection)))
+    return tuple(notifiers)
+
+
+def connections_of(job: Job) -> list[str]:
+    """Name every connection that a job uses, sorted."""
+    named: list[str | None] = [model.connection for model in job.models]
+    named += [None if isinstance(job.source, FrameSourceSpec) else job.source.connection, job.sink.connection]
+    named += [job.notify.mail_connection if job.notify.mail else None, job.notify.slack_connection]
+    return sorted({conn_id for conn_id in named if conn_id})

@@ -1,0 +1,416 @@
+"""
+The ten steps in order, one job end to end, no Airflow. START HERE.
+
+    pull → render → pack            prepare: seals the plan of a run
+    submit → wait → collect         advance: moves one shard on, as far as it will go now
+    validate → load                 (the same)
+    retry                           close_round: seals the next round
+    settle                          finish: adds up, tells people, gives the run its colour
+
+`orchestration/dag.py` does the same with Airflow's tasks, through the same five functions.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from itertools import chain
+from typing import Any, NoReturn, cast
+
+from nightbatch.core.ids import ShardRef, run_id
+from nightbatch.core.shard import ShardState
+from nightbatch.core.window import Window
+from nightbatch.errors import (
+    NightbatchError,
+    ProviderBusy,
+    RunFailed,
+    RunOverlaps,
+    StorageUnavailable,
+    Terminal,
+)
+from nightbatch.job import Job
+from nightbatch.ports import PendingFile, Ports, RoundPlan, Run, Store
+from nightbatch.steps import pack as packing
+from nightbatch.steps.estimate import Estimate, NoStore, estimate
+from nightbatch.steps.lanes import OpenLane, open_lane
+from nightbatch.steps.load import context_of, load
+from nightbatch.steps.outcome import Finished, Moved, Outcome, Waiting
+from nightbatch.steps.parquet import read_batches
+from nightbatch.steps.pull import Question, Tally, pull, pull_pending
+from nightbatch.steps.render import render
+from nightbatch.steps.resolve import resolve
+from nightbatch.steps.retry import retry
+from nightbatch.steps.seen import Seen, seen
+from nightbatch.steps.settle import Books, settle
+from nightbatch.steps.submit import submit
+from nightbatch.steps.tell import late_message, tell, tell_ending, watch_deadline
+from nightbatch.steps.validate import validate
+from nightbatch.steps.wait import wait
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What whoever starts a run may choose for it alone."""
+
+    limit: int | None = None
+    """Read at most so many records, for a first look."""
+    model: str = ""
+    """Use this model (by its name) in the place of the job's first one."""
+    refresh: bool = False
+    """Send unchanged records too."""
+    force: str = ""
+    """Make a new plan for a window that has one. The text names who asked: the same asker is heard once."""
+    deadline_utc: datetime | None = None
+    """Replaces the job's deadline for this run."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a watcher is told while a run goes on."""
+
+    phase: str
+    done: int
+    total: int | None = None
+    note: str = ""
+
+
+Watch = Callable[[Progress], None]
+
+
+def run(
+    ports: Ports, job: Job, window: Window, options: Options | None = None, *, watch: Watch = lambda _: None
+) -> Books:
+    """
+    Do one job for one window from beginning to end, and wait for it.
+
+    Run again after a crash or an ending in RunIncomplete, it goes on where it stands. Raises what settle raises.
+    """
+    plan = _prepare_when_free(ports, job, window, options or Options(), watch)
+    sealed = sealed_job(ports, plan.run)
+    for number in range(sealed.rounds + 1):
+        _finish_shards(ports, sealed, plan, watch)
+        plan = close_round(ports, sealed, plan.run, number)
+        if not plan.shards:
+            break
+    return finish(ports, sealed, plan.run)
+
+
+# --- prepare: steps 1 to 3 ------------------------------------------------------------------------------------
+
+
+def prepare(
+    ports: Ports, job: Job, window: Window, options: Options | None = None, *, watch: Watch = lambda _: None
+) -> RoundPlan:
+    """
+    Pull, render and pack a window's records, and seal the plan.
+
+    A window that has a sealed plan gives that plan and reads no source. One that ended incomplete gets a new
+    generation made of its pending rows alone. Raises RunOverlaps where another run holds the window.
+    """
+    options = options or Options()
+    job = with_model(job, options.model)
+    force = bool(options.force) and not _was_forced(ports, job, window, options.force)
+    run = ports.ledger.open_run(job.name, window, now=ports.clock.now(), force=force)
+    sealed = ports.ledger.sealed(run.run, 0)
+    if sealed is None:
+        ports.sink().prepare(context_of(run))
+        sealed = _seal(ports, job, run, options, watch)
+    if sealed.facts["dead_name"]:
+        batches = read_batches(ports.store, str(sealed.facts["dead_name"]))
+        ports.sink().bury(context_of(run), "prepare", batches)
+    return sealed
+
+
+def _was_forced(ports: Ports, job: Job, window: Window, asker: str) -> bool:
+    """Say whether this asker's force was heard before: clearing a forced task must not pay again."""
+    run = find_run(ports, job, window)
+    return run is not None and run.plan is not None and run.plan.get("forced_by") == asker
+
+
+def with_model(job: Job, model: str) -> Job:
+    """Put another model first; the same job where `model` is empty."""
+    if not model:
+        return job
+    named = [choice for choice in job.models if choice.model == model]
+    first = named[0] if named else job.models[0].model_copy(update={"model": model})
+    rest = tuple(choice for choice in job.models if choice.model != model)
+    return job.model_copy(update={"models": (first, *rest)})
+
+
+def _seal(ports: Ports, job: Job, run: Run, options: Options, watch: Watch) -> RoundPlan:
+    # Each attempt writes to a folder of its own, so two at once cannot mix their files; the first to seal wins.
+    folder = f"{run.run}/round-0/{ports.clock.now():%H%M%S%f}"
+    pending = ports.ledger.pending(job.name)
+    tally, lane = Tally(), open_lane(ports, job, 0)
+    filler = packing.ShardFiller(
+        ports.store,
+        lane,
+        ledger=ports.ledger.ledger_id,
+        folder=folder,
+        numbers=packing.numbers(run.run, 0),
+    )
+    with seen() as memory:
+        _learn(ports, memory, options)
+        questions = _questions(ports, job, run, options, pending, tally, watch)
+        packed = packing.pack(questions, filler, ports.store, folder, seen=memory, tally=tally)
+    counts = asdict(tally)
+    dead_reasons = counts.pop("dead_reasons")
+    facts = {
+        "counts": counts,
+        "dead_reasons": dead_reasons,
+        "duplicates_name": packed.duplicates_name,
+        "dead_name": packed.dead_name,
+        "job": job.to_json(),
+        "forced_by": options.force,
+        "limit": options.limit,
+        "deadline_utc": options.deadline_utc.isoformat() if options.deadline_utc else "",
+        "price_note": lane.price_note,
+    }
+    plan = RoundPlan(run.run, 0, packed.shards, facts)
+    return ports.ledger.seal(plan, pending=pending, now=ports.clock.now())
+
+
+def _learn(ports: Ports, memory: Seen, options: Options) -> None:
+    if not options.refresh:
+        for rows in ports.sink().known():
+            memory.learn(rows)
+
+
+def _questions(
+    ports: Ports,
+    job: Job,
+    run: Run,
+    options: Options,
+    pending: list[PendingFile],
+    tally: Tally,
+    watch: Watch,
+) -> Iterator[list[Question]]:
+    """Stream the window's own records, then what earlier runs left pending and the window does not hold anew."""
+    parts: Iterable[list[Question]] = pull_pending(ports.store, pending, tally)
+    if not _goes_on(ports, run, options):
+        pulled = pull(ports.source(), job, run.window, tally, limit=options.limit)
+        parts = chain(render(pulled, job), parts)
+    for part in parts:
+        watch(Progress("prepare", tally.pulled + tally.from_pending, note=f"{tally.requests:,} requests"))
+        yield part
+
+
+def _goes_on(ports: Ports, run: Run, options: Options) -> bool:
+    """Say whether this generation only continues an incomplete one, whose records were all read."""
+    if run.generation == 1 or options.force:
+        return False
+    before = [other for other in ports.ledger.runs(job=run.job, limit=1_000) if other.window == run.window]
+    return any(other.generation == run.generation - 1 and other.state == "incomplete" for other in before)
+
+
+def look_ahead(ports: Ports, job: Job, window: Window, options: Options | None = None) -> Estimate:
+    """Say what a run would send and cost. Reads the source, keeps and sends nothing."""
+    options = options or Options()
+    job = with_model(job, options.model)
+    dry = replace(ports, store=_no_store(ports))
+    tally, lane = Tally(), open_lane(ports, job, 0)
+    run = Run("dry-run", job.name, window, 1, "open", ports.clock.now())
+    filler = packing.ShardFiller(
+        dry.store, lane, ledger="0" * 8, folder="dry-run", numbers=packing.numbers("dry-run", 0)
+    )
+    with seen() as memory:
+        _learn(ports, memory, options)
+        pending = ports.ledger.pending(job.name)
+        questions = _questions(ports, job, run, options, pending, tally, lambda _: None)
+        packed = packing.pack(questions, filler, dry.store, "dry-run", seen=memory, tally=tally)
+    return estimate(lane, tally, packed.shards)
+
+
+def _no_store(ports: Ports) -> Store:
+    return cast(Store, NoStore(ports))
+
+
+# --- advance: steps 4 to 8 ------------------------------------------------------------------------------------
+
+
+def advance(ports: Ports, job: Job, ref: ShardRef) -> Waiting | Finished:
+    """
+    Move one shard on as far as it goes now: the state machine that every runner obeys.
+
+    Safe to call at any time by anybody; what was done is read from the ledger and not done again.
+    """
+    while True:
+        outcome = _look(ports, job, ref)
+        if not isinstance(outcome, Moved):
+            return outcome
+
+
+def _look(ports: Ports, job: Job, ref: ShardRef) -> Outcome:
+    shard = ports.ledger.shard(ref)
+    try:
+        match shard.state:
+            case ShardState.SEALED:
+                return submit(ports, job, shard)
+            case ShardState.SUBMITTING:
+                return resolve(ports, shard)
+            case ShardState.OPEN:
+                return wait(ports, shard)
+            case ShardState.STORED:
+                return validate(ports, job, shard)
+            case ShardState.COLLECTED:
+                return load(ports, job, shard)
+        return Finished(shard.state.value)
+    except ProviderBusy as busy:
+        wait_s = busy.retry_after_s or ports.settings.poll_from_s
+        return Waiting(ports.clock.now() + timedelta(seconds=wait_s), str(busy))
+
+
+# --- close_round and finish: steps 9 and 10 -------------------------------------------------------------------
+
+
+def close_round(ports: Ports, job: Job, run: str, number: int) -> RoundPlan:
+    """Seal the round after round `number`: what is sent again, and the fate of the other bad rows."""
+    return retry(ports, job, run, seals=number + 1, has_rounds=number < job.rounds)
+
+
+def finish(ports: Ports, job: Job, run: str, *, link: str = "") -> Books:
+    """Settle a run and tell people how it ended."""
+    problem: NightbatchError | None = None
+    books: Books | None = None
+    try:
+        books = settle(ports, job, run)
+    except NightbatchError as error:
+        problem = error
+    state = ports.ledger.run(run)
+    told = books or (Books(**_book_values(state)) if state.books else None)
+    tell_ending(ports, job, state, told, problem, link=link)
+    if problem is not None:
+        raise problem
+    if books is None:
+        raise RunFailed(run, problem="it was settled without books", remedy="Run the window again.")
+    return books
+
+
+def fail_unplanned(ports: Ports, job: Job, window: Window, *, link: str = "") -> NoReturn:
+    """
+    Say that a run has no plan because its prepare did not succeed; raises RunFailed.
+
+    The window is let go, so that the next try, or another run, may take it.
+    """
+    run = find_run(ports, job, window)
+    name = run.run if run else f"{job.name}/{window.key}"
+    problem = RunFailed(
+        name,
+        problem="it has no plan, since prepare did not succeed; nothing was sent and nothing was spent",
+        remedy="Read the log of `prepare`, mend what it names, and run the window again.",
+    )
+    if run is not None and run.state == "open" and ports.ledger.sealed(run.run, 0) is None:
+        ports.ledger.settle(run.run, state="failed", books={}, now=ports.clock.now())
+    told = run or Run(name, job.name, window, 1, "failed", ports.clock.now())
+    tell_ending(ports, job, told, None, problem, link=link)
+    raise problem
+
+
+def find_run(ports: Ports, job: Job, window: Window) -> Run | None:
+    """Give the latest generation of a window, where there is one."""
+    same = [run for run in ports.ledger.runs(job=job.name, limit=1_000) if run.window == window]
+    return max(same, key=lambda run: run.generation, default=None)
+
+
+def tell_deadline(ports: Ports, job: Job, window: Window, *, kind: str, due: datetime, link: str = "") -> None:
+    """Tell people that a window is at risk or late, also where its run has not begun; not if it has ended well."""
+    run = find_run(ports, job, window)
+    if run is not None and run.state in ("complete", "failed"):
+        return
+    run = run or Run(run_id(job.name, window, 1), job.name, window, 1, "open", due)
+    shards = ports.ledger.shards(run.run)
+    now = ports.clock.now()
+    tell(ports, run.run, late_message(ports, run, shards, kind=kind, due=due, now=now, link=link))
+
+
+def _book_values(run: Run) -> dict[str, Any]:
+    values = dict(run.books or {})
+    return {key: Decimal(str(value)) if key.endswith("_usd") else value for key, value in values.items()}
+
+
+def sealed_job(ports: Ports, run: str) -> Job:
+    """Give the job as it was sealed with the run: an edit mid-run changes nothing in flight."""
+    plan = ports.ledger.sealed(run, 0)
+    if plan is None:
+        raise RunFailed(run, problem="it has no plan", remedy="Run the window again.")
+    return Job.from_json(plan.facts["job"])
+
+
+def due_utc(ports: Ports, job: Job, run: Run) -> datetime | None:
+    """Give a run's deadline: its own, else the job's for its window; None without either."""
+    if run.plan and run.plan.get("deadline_utc"):
+        return datetime.fromisoformat(str(run.plan["deadline_utc"]))
+    rule = job.deadline_rule()
+    return rule.due(run.window.end) if rule else None
+
+
+# --- waiting in one process -----------------------------------------------------------------------------------
+
+
+def _prepare_when_free(ports: Ports, job: Job, window: Window, options: Options, watch: Watch) -> RoundPlan:
+    while True:
+        try:
+            return prepare(ports, job, window, options, watch=watch)
+        except RunOverlaps as overlap:
+            watch(Progress("waits", 0, note=str(overlap)))
+            ports.clock.sleep(ports.settings.poll_from_s)
+
+
+def _finish_shards(ports: Ports, job: Job, plan: RoundPlan, watch: Watch) -> None:
+    """Advance all shards of a round in turn until each is finished; sleeps while all of them wait."""
+    waiting: Sequence[ShardRef] = [shard.ref for shard in plan.shards]
+    failures = 0
+    while waiting:
+        outcomes: dict[ShardRef, Waiting | Finished] = {}
+        for ref in waiting:
+            try:
+                outcomes[ref] = advance(ports, job, ref)
+                failures = 0
+            except StorageUnavailable as error:
+                failures += 1
+                if failures > 20:
+                    raise
+                outcomes[ref] = Waiting(ports.clock.now() + timedelta(seconds=min(2.0**failures, 60)), str(error))
+            except Terminal as error:
+                # The others go on; settle counts this shard's rows as pending and the run ends failed.
+                log.error("%s: %s", ref, error)
+        waits = [outcome for outcome in outcomes.values() if isinstance(outcome, Waiting)]
+        waiting = [ref for ref, outcome in outcomes.items() if isinstance(outcome, Waiting)]
+        total = len(plan.shards)
+        watch(Progress(f"round {plan.round}", total - len(waiting), total, waits[0].reason if waits else ""))
+        if waits:
+            _watch_deadline(ports, job, plan.run)
+            pause = (min(wait.until for wait in waits) - ports.clock.now()).total_seconds()
+            ports.clock.sleep(min(max(pause, 0.05), 30.0))
+
+
+def _watch_deadline(ports: Ports, job: Job, run: str) -> None:
+    state = ports.ledger.run(run)
+    due = due_utc(ports, job, state)
+    if due is not None:
+        watch_deadline(ports, job, state, due)
+
+
+__all__ = [
+    "Estimate",
+    "OpenLane",
+    "Options",
+    "Progress",
+    "advance",
+    "close_round",
+    "due_utc",
+    "fail_unplanned",
+    "find_run",
+    "finish",
+    "look_ahead",
+    "prepare",
+    "run",
+    "sealed_job",
+    "tell_deadline",
+    "with_model",
+]

@@ -1,0 +1,119 @@
+"""The Dag factory: one job, one Dag, the same steps in the same order as `flow.run`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, TaskGroup, TriggerRule
+
+from nightbatch.job import FileSinkSpec, Job
+
+from .deadlines import alerts
+from .tasks import BatchSensor, PrepareOperator, RetryOperator, SettleOperator
+from .windows import params
+
+RETRIES: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay": timedelta(seconds=10),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(minutes=10),
+}
+"""A retry only looks again: what was paid is not paid twice."""
+
+FIRST_NIGHT = datetime(2024, 1, 1, tzinfo=UTC)
+"""Backfills may reach back this far."""
+
+
+def build_dag(job: Job, **overrides: Any) -> DAG:
+    """
+    Make a job's Dag; `overrides` go to Airflow's `DAG` as they are.
+
+    No SDK is imported, no network or database is touched: this runs at every parse.
+    """
+    settings: dict[str, Any] = {
+        "dag_id": job.name,
+        "description": job.description,
+        "schedule": CronDataIntervalTimetable(job.schedule, timezone=job.timezone) if job.schedule else None,
+        "start_date": FIRST_NIGHT,
+        "catchup": False,
+        "max_active_runs": 4,
+        "default_args": {"owner": job.owner, **RETRIES},
+        "tags": ["nightbatch", *job.tags],
+        "params": params(),
+        "doc_md": doc(job),
+        "deadline": alerts(job) or None,
+        "render_template_as_native_obj": True,
+    }
+    with DAG(**{**settings, **overrides}) as dag:
+        _tasks(job)
+    return dag
+
+
+def _tasks(job: Job) -> None:
+    before: Any = PrepareOperator(task_id="prepare", job=job, doc_md="Pull the window's records, render, pack, seal.")
+    retries = []
+    for number in range(job.rounds + 1):
+        with TaskGroup(f"round_{number}", tooltip=_round_words(number)):
+            batch = BatchSensor.partial(
+                task_id="batch",
+                job=job,
+                map_index_template="{{ shard_name }}",
+                doc_md="One shard: submit, wait (no worker held), collect, validate, load. Clearing never pays twice.",
+            ).expand(shard=before.output)
+            retry = RetryOperator(
+                task_id="retry",
+                job=job,
+                number=number,
+                # One shard that fails must not stop the others; a round without shards must not run on.
+                trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
+                doc_md="Give every row that is not good its fate: next round, dead letter, or pending.",
+            )
+            batch >> retry
+        retries.append(retry)
+        before = retry
+    settle = SettleOperator(
+        task_id="settle",
+        job=job,
+        trigger_rule=TriggerRule.ALL_DONE,
+        outlets=[outlet(job)],
+        doc_md="Add everything up, tell people, and fail if anything is pending, failed or does not add up.",
+    )
+    retries >> settle
+
+
+def _round_words(number: int) -> str:
+    return "All requests of the window" if number == 0 else f"Retry round {number}: the failures of round {number - 1}"
+
+
+def outlet(job: Job) -> Asset:
+    """Give the asset that a complete run updates: the sink."""
+    if isinstance(job.sink, FileSinkSpec):
+        uri = job.sink.files if "://" in job.sink.files else f"file://{job.sink.files}"
+    else:
+        uri = f"nightbatch://{job.sink.connection}/{job.sink.table}"
+    return Asset(name=f"{job.name}_answers", uri=uri, group="nightbatch")
+
+
+def doc(job: Job) -> str:
+    """Write the Dag's page in the UI: what it does, and what to do when it is red."""
+    models = ", then ".join(f"`{model.model}` ({model.provider})" for model in job.models)
+    budget = f"{job.budget_usd} USD a run" if job.budget_usd is not None else "none"
+    return f"""### {job.name}
+
+{job.description or "A nightbatch job."}
+
+| | |
+| --- | --- |
+| Models | {models} |
+| Budget | {budget} |
+| Retry rounds | {job.rounds} |
+| Prompt version | `{job.prompt_version}` |
+
+`prepare` seals what is sent. Each square of `round_N.batch` is one shard; pink means that it waits at the vendor and
+holds no worker. `retry` sends failed rows again. `settle` adds up and gives the run its colour.
+
+**Red?** Open the log of the red task: its last line says what happened and what to do. Clearing a task, with
+*downstream*, goes on from where it stood; it never pays twice and never cancels a batch. To pay for a window again on
+purpose, trigger it with **Force**.
+"""

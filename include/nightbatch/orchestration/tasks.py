@@ -1,0 +1,196 @@
+"""The operators of a job's Dag: each calls one function of `flow` and turns its outcome into Airflow's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+from airflow.sdk import BaseOperator, BaseOperatorLink, get_current_context
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from nightbatch import flow
+from nightbatch.core.ids import ShardRef
+from nightbatch.errors import RunOverlaps, Terminal
+from nightbatch.job import Job
+from nightbatch.ports import Ports, RoundPlan
+from nightbatch.steps.outcome import Waiting
+
+from .connections import task_ports
+from .trigger import ShardTrigger
+from .windows import options_of, window_of
+
+RUN_KEY = "run"
+"""XCom key under which `prepare` names the run in the ledger."""
+
+
+@contextmanager
+def airflow_failures() -> Iterator[None]:
+    """End what no retry can mend at once, instead of failing three times more."""
+    try:
+        yield
+    except Terminal as error:
+        raise AirflowFailException(str(error)) from error
+
+
+def run_link(context: Mapping[str, Any], ports: Ports) -> str:
+    """Give the page of this run in the Airflow UI."""
+    base = ports.settings.ui_base_url.rstrip("/")
+    run = context["dag_run"]
+    return f"{base}/dags/{quote(run.dag_id)}/runs/{quote(run.run_id)}" if base else ""
+
+
+def shard_refs(plan: RoundPlan) -> list[dict[str, Any]]:
+    """Give the shards of a round as XCom takes them: references and a name, never rows."""
+    return [
+        {
+            "run": shard.ref.run,
+            "round": shard.ref.round,
+            "shard": shard.ref.shard,
+            "name": f"{shard.ref.name} · {shard.rows:,} rows · {shard.model}",
+        }
+        for shard in plan.shards
+    ]
+
+
+class PrepareOperator(BaseOperator):
+    """Steps 1 to 3: pull, render, pack, seal. Gives the shards of round 0."""
+
+    def __init__(self, *, job: Job, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.job = job
+
+    def execute(self, context: Any, event: Any = None) -> list[dict[str, Any]]:
+        """Seal the window's plan; waits, without a worker, for another run that holds the window."""
+        with airflow_failures():
+            ports, window, options = task_ports(self.job), window_of(context), options_of(context)
+            if context["params"].get("dry_run"):
+                self._look_ahead(ports, context)
+            try:
+                plan = flow.prepare(ports, self.job, window, options, watch=self._log_progress)
+            except RunOverlaps as overlap:
+                self.log.info("%s", overlap)
+                until = ports.clock.now().timestamp() + ports.settings.poll_from_s
+                moment = datetime.fromtimestamp(until, tz=ports.clock.now().tzinfo)
+                self.defer(trigger=ShardTrigger(until=moment.isoformat()), method_name="execute")
+        context["ti"].xcom_push(key=RUN_KEY, value=plan.run)
+        self.log.info("run %s: %s", plan.run, plan.facts["counts"])
+        return shard_refs(plan)
+
+    def _look_ahead(self, ports: Ports, context: Any) -> NoReturn:
+        found = flow.look_ahead(ports, self.job, window_of(context), options_of(context))
+        raise AirflowSkipException(
+            f"dry run, nothing was sent: {found.counts.requests:,} requests in {found.shards:,} shards, "
+            f"{found.expected_usd} USD expected, {found.worst_usd} USD at worst "
+            f"(real time: {found.realtime_expected_usd} expected)"
+        )
+
+    def _log_progress(self, step: flow.Progress) -> None:
+        if step.done % 50_000 < 500:
+            self.log.info("%s: %s records, %s", step.phase, f"{step.done:,}", step.note)
+
+
+class BatchLink(BaseOperatorLink):
+    """The button on a shard's page that leads to its batch at the vendor."""
+
+    name = "Batch at the vendor"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Give the link that the sensor found; empty while there is no batch."""
+        return getattr(operator, "batch_url", "")
+
+
+class BatchSensor(BaseOperator):
+    """
+    Steps 4 to 8 for one shard: submit, wait, collect, validate, load.
+
+    Re-entrant: it looks at the shard's state in the ledger, does the next thing, and defers whenever it must wait.
+    Cleared, retried or killed, it goes on from where the shard is.
+    """
+
+    template_fields = ("shard",)
+    operator_extra_links = (BatchLink(),)
+
+    def __init__(self, *, job: Job, shard: Mapping[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.job, self.shard = job, shard
+        self.batch_url = ""
+
+    def execute(self, context: Any, event: Any = None) -> None:
+        """Move the shard on as far as it goes now; looks once before it defers."""
+        get_current_context()["shard_name"] = self.shard["name"]  # type: ignore[typeddict-unknown-key]
+        ref = ShardRef(self.shard["run"], self.shard["round"], self.shard["shard"])
+        with airflow_failures():
+            ports = task_ports(self.job)
+            job = flow.sealed_job(ports, ref.run)
+            outcome = flow.advance(ports, job, ref)
+        self._find_link(ports, ref)
+        if isinstance(outcome, Waiting):
+            self.log.info("job %s, run %s, shard %s: %s", job.name, ref.run, ref.name, outcome.reason)
+            self.defer(trigger=self._trigger(ports, outcome), method_name="execute")
+        self.log.info("job %s, run %s, shard %s: %s", job.name, ref.run, ref.name, outcome.state)
+
+    def _find_link(self, ports: Ports, ref: ShardRef) -> None:
+        shard = ports.ledger.shard(ref)
+        if shard.current is not None and shard.current.batch_id:
+            provider = ports.provider(shard.plan.provider, shard.plan.connection)
+            self.batch_url = provider.batch_url(shard.current.batch_id)
+            context = get_current_context()
+            # Airflow asks for the link only when a task ends, and a batch is looked at while it waits.
+            context["ti"].xcom_push(key=BatchLink().xcom_key, value=self.batch_url)
+
+    def _trigger(self, ports: Ports, waiting: Waiting) -> ShardTrigger:
+        batch = waiting.batch
+        if batch is None:
+            return ShardTrigger(until=waiting.until.isoformat())
+        return ShardTrigger(
+            until=waiting.until.isoformat(),
+            provider=batch.provider,
+            connection=batch.connection,
+            batch_id=batch.batch_id,
+            created=batch.created_utc.isoformat(),
+            poll_from_s=ports.settings.poll_from_s,
+            poll_to_s=ports.settings.poll_to_s,
+        )
+
+
+class RetryOperator(BaseOperator):
+    """Step 9: seals the next round and gives its shards."""
+
+    def __init__(self, *, job: Job, number: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.job, self.number = job, number
+
+    def execute(self, context: Any) -> list[dict[str, Any]]:
+        """Give every bad row of the rounds so far its fate."""
+        run = context["ti"].xcom_pull(task_ids="prepare", key=RUN_KEY)
+        with airflow_failures():
+            ports = task_ports(self.job)
+            plan = flow.close_round(ports, flow.sealed_job(ports, run), run, self.number)
+        self.log.info("run %s: %s", run, {name: plan.facts[name] for name in ("sent_again", "dead", "pending")})
+        return shard_refs(plan)
+
+
+class SettleOperator(BaseOperator):
+    """Step 10: adds up, tells people, emits the outlet asset, and gives the run its colour."""
+
+    def __init__(self, *, job: Job, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.job = job
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Settle the run; fails when anything failed, is pending, or does not add up."""
+        if context["params"].get("dry_run"):
+            raise AirflowSkipException("dry run: nothing was sent, so there is nothing to settle")
+        run = context["ti"].xcom_pull(task_ids="prepare", key=RUN_KEY)
+        with airflow_failures():
+            ports = task_ports(self.job)
+            if run is None:
+                flow.fail_unplanned(ports, self.job, window_of(context), link=run_link(context, ports))
+            books = flow.finish(ports, flow.sealed_job(ports, run), run, link=run_link(context, ports))
+        counts = books.as_json()
+        for outlet in self.outlets:
+            context["outlet_events"][outlet].extra = counts
+        return counts

@@ -1,0 +1,112 @@
+"""The trigger: waits for a batch in the triggerer, so that no worker is held."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from nightbatch.adapters.registry import open_provider
+from nightbatch.core.batch import Next, decide
+from nightbatch.errors import NightbatchError, Transient
+from nightbatch.ports import Settings
+from nightbatch.steps.wait import next_poll
+
+from .connections import airflow_connections
+
+FIRST_LOOK_S = 8.0
+"""
+No trigger fires sooner after its task deferred.
+
+Airflow 3.3.2 fails a task whose trigger fires before the scheduler has seen it deferred: 4 of 60 at once, 0 of 60
+after 8 s (measured 2026-11).
+"""
+
+MAX_FAILED_LOOKS = 20
+"""So many failing polls in a row wake the task, whose log then tells why."""
+
+
+class ShardTrigger(BaseTrigger):
+    """
+    Fires when a batch has ended, or when a time has come.
+
+    It decides nothing and writes nothing: whoever wakes up looks again. It never cancels a batch: clearing a task,
+    marking it, or killing the triggerer leaves the vendor alone, so `on_kill` is left as it is.
+    """
+
+    def __init__(
+        self,
+        *,
+        until: str,
+        provider: str = "",
+        connection: str = "",
+        batch_id: str = "",
+        created: str = "",
+        poll_from_s: float = 30.0,
+        poll_to_s: float = 300.0,
+        request_timeout_s: float = 60.0,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow does not type it
+        self.until, self.created = until, created
+        self.provider, self.connection, self.batch_id = provider, connection, batch_id
+        self.poll_from_s, self.poll_to_s, self.request_timeout_s = poll_from_s, poll_to_s, request_timeout_s
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Give the path and the arguments to make this trigger again in another triggerer."""
+        names = ("until", "provider", "connection", "batch_id", "created", "poll_from_s", "poll_to_s")
+        arguments = {name: getattr(self, name) for name in (*names, "request_timeout_s")}
+        return f"{type(self).__module__}.{type(self).__qualname__}", arguments
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, and fire once with the reason."""
+        if self.batch_id:
+            yield _event(await self._watch_batch())
+        else:
+            pause = (datetime.fromisoformat(self.until) - datetime.now(UTC)).total_seconds()
+            await asyncio.sleep(max(pause, FIRST_LOOK_S))
+            yield _event("the time has come")
+
+    async def _watch_batch(self) -> str:
+        created = datetime.fromisoformat(self.created)
+        settings = Settings("", "", poll_from_s=self.poll_from_s, poll_to_s=self.poll_to_s)
+        last_seen, failed, is_first = datetime.now(UTC), 0, True
+        while True:
+            age = datetime.now(UTC) - created
+            pause = next_poll(settings, batch_id=self.batch_id, age=age).total_seconds() * 2 ** min(failed, 5)
+            await asyncio.sleep(max(pause, FIRST_LOOK_S) if is_first else min(pause, max(self.poll_to_s, 1.0)))
+            is_first = False
+            try:
+                state = await self._poll()
+            except Transient as error:
+                failed += 1
+                self.log.warning("batch %s: look %d failed: %s", self.batch_id, failed, error)
+                if failed >= MAX_FAILED_LOOKS:
+                    return f"{failed} looks in a row failed"
+                continue
+            except NightbatchError as error:
+                # Account trouble and the like: the task says it in its own log, where people look.
+                return str(error)
+            failed = 0
+            decision = decide(state, now=datetime.now(UTC), last_seen=last_seen)
+            if decision.next is not Next.WAIT:
+                return decision.reason
+            if "not found" not in decision.reason:
+                last_seen = datetime.now(UTC)
+            self.log.info("batch %s: %s", self.batch_id, decision.reason)
+
+    async def _poll(self) -> Any:
+        connections = await airflow_connections([self.connection])
+        return await asyncio.to_thread(self._poll_now, connections)
+
+    def _poll_now(self, connections: Any) -> Any:
+        provider = open_provider(
+            self.provider, connections(self.connection), request_timeout_s=min(self.request_timeout_s, 60.0)
+        )
+        return provider.poll(self.batch_id)
+
+
+def _event(reason: str) -> TriggerEvent:
+    return TriggerEvent({"reason": reason})  # type: ignore[no-untyped-call]  # Airflow does not type it

@@ -1,0 +1,97 @@
+"""Which window an Airflow run is about, and what its params ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow.sdk import Param
+
+from nightbatch.core.window import Window
+from nightbatch.errors import JobInvalid, Problem
+from nightbatch.flow import Options
+
+
+def params() -> dict[str, Param]:
+    """Give the fields of the trigger form; all may be left as they are."""
+    moment: dict[str, Any] = {"type": ["null", "string"], "format": "date-time"}
+    return {
+        "window_start": Param(
+            None, title="Window start", description="Take records from this instant on. Empty: the run's interval.",
+            **moment,
+        ),
+        "window_end": Param(
+            None, title="Window end", description="Take records before this instant. Empty: the run's interval.",
+            **moment,
+        ),
+        "limit": Param(
+            None, type=["null", "integer"], minimum=1, title="Limit", description="Read at most so many records."
+        ),
+        "model": Param(
+            None, type=["null", "string"], title="Model",
+            description="Use this model in the place of the job's first one.", section="More",
+        ),
+        "deadline": Param(
+            None, title="Deadline (SLA)", description="Replaces the job's deadline for this run.", section="More",
+            **moment,
+        ),
+        "dry_run": Param(
+            False, type="boolean", title="Dry run", description="Say what would be sent and cost, then stop.",
+            section="More",
+        ),
+        "refresh": Param(
+            False, type="boolean", title="Refresh", description="Send unchanged records too.", section="More"
+        ),
+        "force": Param(
+            False, type="boolean", title="Force",
+            description="Make a new plan for a window that was run before. It pays for the window again.",
+            section="More",
+        ),
+    }  # fmt: skip
+
+
+def window_of(context: Mapping[str, Any]) -> Window:
+    """
+    Give a run's window: its params, else its data interval.
+
+    A backfill and a manual run that name the same window are the same run in the ledger.
+    """
+    chosen = context["params"]
+    start, end = chosen.get("window_start"), chosen.get("window_end")
+    if start and end:
+        return _window(instant(start), instant(end))
+    first, last = context.get("data_interval_start"), context.get("data_interval_end")
+    if start or end or first is None or last is None or first == last:
+        problem = Problem(
+            "window",
+            "only one end of the window is given" if start or end else "this run has no data interval",
+            "Give both Window start and Window end, or trigger the run with a logical date.",
+        )
+        raise JobInvalid("the trigger form", [problem])
+    return _window(first, last)
+
+
+def _window(start: datetime, end: datetime) -> Window:
+    try:
+        return Window(start, end)
+    except ValueError as error:
+        raise JobInvalid("the trigger form", [Problem("window", str(error), "Swap the two ends.")]) from error
+
+
+def instant(text: str) -> datetime:
+    """Read a time of the trigger form, in UTC where it names no zone."""
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def options_of(context: Mapping[str, Any]) -> Options:
+    """Give what the trigger form asks for besides the window."""
+    chosen = context["params"]
+    return Options(
+        limit=chosen.get("limit"),
+        model=chosen.get("model") or "",
+        refresh=bool(chosen.get("refresh")),
+        force=f"airflow {context['dag_run'].run_id}" if chosen.get("force") else "",
+        deadline_utc=instant(chosen["deadline"]) if chosen.get("deadline") else None,
+    )

@@ -1,0 +1,42 @@
+"""Step 6, collect: store the raw result files, whole and hashed, before anything is read from them."""
+
+from __future__ import annotations
+
+import hashlib
+
+from nightbatch.core.batch import BatchState
+from nightbatch.core.shard import ShardState
+from nightbatch.ports import Attempt, Ports, RawFile, Shard
+
+from .outcome import Moved, Outcome
+
+
+def collect(ports: Ports, shard: Shard, state: BatchState) -> Outcome:
+    """
+    Download every result file of an ended batch into the store.
+
+    Both files, in every terminal state: an expired or cancelled batch holds answers that were paid. A download
+    that breaks off leaves nothing behind and is done again.
+    """
+    attempt = shard.current
+    if attempt is None or shard.state is not ShardState.OPEN:
+        return Moved()
+    provider = ports.provider(shard.plan.provider, shard.plan.connection)
+    names, hashes = [], []
+    for file in provider.results(state):
+        name, sha256 = _keep(ports, attempt, file)
+        names.append(name)
+        hashes.append(sha256)
+    ports.ledger.note_seen(attempt.attempt_id, state, now=ports.clock.now())
+    ports.ledger.note_stored(attempt.attempt_id, names, hashes, now=ports.clock.now())
+    return Moved()
+
+
+def _keep(ports: Ports, attempt: Attempt, file: RawFile) -> tuple[str, str]:
+    name = f"{attempt.ref.folder}/attempt-{attempt.number}/{file.name}.jsonl"
+    sha = hashlib.sha256()
+    with ports.store.writer(name) as out:
+        for chunk in file.chunks:
+            sha.update(chunk)
+            out.write(chunk)
+    return name, sha.hexdigest()

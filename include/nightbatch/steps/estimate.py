@@ -1,0 +1,80 @@
+"""Say what a run would send and cost, without sending or keeping anything."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, BinaryIO, cast
+
+from nightbatch.core.money import ZERO
+from nightbatch.core.shard import ShardPlan
+from nightbatch.ports import Ports
+
+from .lanes import OpenLane
+from .pull import Tally
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would do. Money is USD; None where a price is not known."""
+
+    counts: Tally
+    shards: int
+    size_bytes: int
+    input_tokens: int
+    output_tokens_cap: int
+    expected_usd: Decimal | None
+    worst_usd: Decimal | None
+    realtime_expected_usd: Decimal | None
+    realtime_worst_usd: Decimal | None
+    price_source: str
+
+
+def estimate(lane: OpenLane, tally: Tally, plans: tuple[ShardPlan, ...]) -> Estimate:
+    """Add up what packing found."""
+    size = sum(plan.size_bytes for plan in plans)
+    tokens, cap = -(-size // 4), sum(plan.output_tokens_cap for plan in plans)
+    bound = sum(plan.input_tokens_bound for plan in plans)
+    known, known_realtime = bool(lane.rate.input_usd), bool(lane.realtime.input_usd)
+    return Estimate(
+        counts=tally,
+        shards=len(plans),
+        size_bytes=size,
+        input_tokens=tokens,
+        output_tokens_cap=cap,
+        expected_usd=sum((plan.expected_usd for plan in plans), ZERO) if known else None,
+        worst_usd=sum((plan.worst_usd for plan in plans), ZERO) if known else None,
+        realtime_expected_usd=(
+            lane.realtime.worst_usd(input_tokens=tokens, output_tokens=cap // 3) if known_realtime else None
+        ),
+        realtime_worst_usd=(lane.realtime.worst_usd(input_tokens=bound, output_tokens=cap) if known_realtime else None),
+        price_source=lane.rate.source,
+    )
+
+
+class _Nowhere(io.RawIOBase):
+    """Takes bytes and forgets them."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return len(memoryview(data))
+
+
+class NoStore:
+    """A store that keeps nothing, for a look ahead. Reads go to the real one."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._store = ports.store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    @contextmanager
+    def writer(self, name: str) -> Iterator[BinaryIO]:
+        """Take a file and forget it."""
+        yield cast(BinaryIO, io.BufferedWriter(_Nowhere()))

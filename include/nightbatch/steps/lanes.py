@@ -1,0 +1,71 @@
+"""What the steps need to know of a lane: its provider, its encoder, its limits and its prices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from nightbatch.core.money import ZERO, Price, Rate
+from nightbatch.core.request import Endpoint, RequestSpec
+from nightbatch.core.shard import Limits
+from nightbatch.errors import JobInvalid, Problem
+from nightbatch.job import Job
+from nightbatch.ports import Encoder, Ports, Prices, Provider
+
+FREE = Rate(ZERO, ZERO, ZERO, ZERO, "unknown price, counted as nothing")
+
+
+@dataclass(frozen=True)
+class OpenLane:
+    """One model of a job, ready to encode for."""
+
+    choice: int
+    name: str
+    connection: str
+    provider: Provider
+    spec: RequestSpec
+    encoder: Encoder
+    limits: Limits
+    rate: Rate
+    realtime: Rate
+    price_note: str
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Give what is asked of the model."""
+        return self.spec.endpoint
+
+
+def open_lane(ports: Ports, job: Job, choice: int, *, max_output_tokens: int | None = None) -> OpenLane:
+    """Open the lane of the job's model number `choice`; `max_output_tokens` replaces the job's own cap."""
+    model = job.models[choice]
+    provider = ports.provider(model.provider, model.connection)
+    spec = job.request_spec(choice, max_output_tokens=max_output_tokens)
+    price = known_price(ports.prices, job, choice, at=ports.clock.now())
+    return OpenLane(
+        choice=choice,
+        name=model.provider,
+        connection=model.connection,
+        provider=provider,
+        spec=spec,
+        encoder=provider.encoder(spec),
+        limits=provider.limits.narrowed(max_rows=job.shard.max_rows, max_bytes=job.shard.max_bytes),
+        rate=price.batch or FREE,
+        realtime=price.realtime or FREE,
+        price_note=price.note,
+    )
+
+
+def known_price(prices: Prices, job: Job, choice: int, *, at: datetime) -> Price:
+    """Give the price of a model; a job with a budget must have one, since a wall of unknown height is none."""
+    model = job.models[choice]
+    price = prices.price(model.provider, model.model, at=at)
+    if price.batch is None and job.budget_usd is not None:
+        problem = Problem(
+            f"models.{choice}.model",
+            f"the batch price of {model.provider} {model.model} is not known ({price.note or 'no entry'}), "
+            "so budget_usd cannot be kept",
+            "Add the price to the override table, or remove budget_usd.",
+        )
+        raise JobInvalid(job.name, [problem])
+    return price

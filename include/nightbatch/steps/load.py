@@ -1,0 +1,88 @@
+"""Step 8, load: merge the good answers of a shard, and of the records that ask the same, into the sink."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from nightbatch.core.shard import ShardState
+from nightbatch.core.verdict import VerdictKind
+from nightbatch.job import Job
+from nightbatch.ports import ANSWER_SCHEMA, Ports, Run, Shard, SinkContext
+
+from .outcome import Finished, Moved, Outcome
+from .parquet import ROWS_AT_A_TIME, read_rows, to_batch
+
+_COLUMNS = (
+    "kind",
+    "key",
+    "fingerprint",
+    "answer",
+    "model",
+    "custom_id",
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "cost_usd",
+)
+
+
+def load(ports: Ports, job: Job, shard: Shard) -> Outcome:
+    """Merge one collected shard; a second time changes nothing in the sink."""
+    if shard.state is ShardState.LOADED:
+        return Finished(shard.state.value)
+    ref = shard.plan.ref
+    context = context_of(ports.ledger.run(ref.run))
+    counts = ports.sink().merge(context, ref.name, answers(ports, job, shard))
+    # A row that gave way to a newer answer is in its place too: the sink holds something at least as good.
+    ports.ledger.note_loaded(ref, merged=counts.merged + counts.newer_kept, now=ports.clock.now())
+    return Moved()
+
+
+def context_of(run: Run) -> SinkContext:
+    """Say what a load of this run is about."""
+    return SinkContext(run.job, run.run, run.window, run.generation)
+
+
+def answers(ports: Ports, job: Job, shard: Shard) -> Iterator[pa.RecordBatch]:
+    """Stream the shard's good answers, each followed by its copies for the records that ask the same."""
+    copies = duplicates_of(ports, shard.plan.ref.run, _good_fingerprints(ports, shard))
+    rows: list[tuple[Any, ...]] = []
+    for kind, *row in read_rows(ports.store, shard.verdicts_name, _COLUMNS):
+        if kind != VerdictKind.GOOD:
+            continue
+        rows.extend(_answer_rows(job, shard, row, copies))
+        if len(rows) >= ROWS_AT_A_TIME:
+            yield to_batch(rows, ANSWER_SCHEMA)
+            rows = []
+    if rows:
+        yield to_batch(rows, ANSWER_SCHEMA)
+
+
+def _answer_rows(job: Job, shard: Shard, row: list[Any], copies: dict[str, list[str]]) -> Iterator[tuple[Any, ...]]:
+    key, fingerprint, answer, model, custom_id, *tokens, cost = row
+    plan = shard.plan
+    where = (plan.provider, model, job.prompt_version, plan.ref.round, custom_id)
+    yield (key, fingerprint, answer, *where, None, *tokens, cost)
+    for copy in copies.get(fingerprint, ()):
+        # The answer was paid once, so its copies cost nothing.
+        yield (copy, fingerprint, answer, *where, key, 0, 0, 0, cost * 0)
+
+
+def _good_fingerprints(ports: Ports, shard: Shard) -> set[str]:
+    rows = read_rows(ports.store, shard.verdicts_name, ("kind", "fingerprint"))
+    return {fingerprint for kind, fingerprint in rows if kind == VerdictKind.GOOD}
+
+
+def duplicates_of(ports: Ports, run: str, fingerprints: set[str]) -> dict[str, list[str]]:
+    """Give the keys that ask the same as these questions: fingerprint -> keys. Memory: those that match."""
+    sealed = ports.ledger.sealed(run, 0)
+    name = sealed.facts.get("duplicates_name", "") if sealed else ""
+    found: dict[str, list[str]] = {}
+    if name and fingerprints:
+        for key, fingerprint in read_rows(ports.store, name, ("key", "fingerprint")):
+            if fingerprint in fingerprints:
+                found.setdefault(fingerprint, []).append(key)
+    return found

@@ -1,0 +1,40 @@
+"""What one look at a shard ends in: it moved on, or it waits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True)
+class Moved:
+    """The shard is in another state now, or somebody else moved it: look again at once."""
+
+
+@dataclass(frozen=True)
+class BatchWait:
+    """The batch that is waited for, in words that a trigger can be handed."""
+
+    provider: str
+    connection: str
+    batch_id: str
+    created_utc: datetime
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Nothing can be done before `until`; with `batch`, the vendor may be asked about it until then."""
+
+    until: datetime
+    reason: str
+    batch: BatchWait | None = None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The shard is loaded, or held: nothing more will happen to it in this run."""
+
+    state: str
+
+
+Outcome = Moved | Waiting | Finished

@@ -1,0 +1,222 @@
+"""Step 3, pack: encode requests, leave out what is unchanged or asked twice, and fill shards within the limits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from nightbatch.core import money
+from nightbatch.core.ids import ShardRef, custom_id_prefix, run_code
+from nightbatch.core.request import Messages
+from nightbatch.core.shard import ShardPlan
+from nightbatch.core.verdict import Reason
+from nightbatch.ports import DEAD_SCHEMA, Store
+
+from .lanes import OpenLane
+from .parquet import RowWriter, row_writer
+from .pull import Question, Tally
+from .seen import Seen
+
+INDEX_SCHEMA = pa.schema([("key", pa.string()), ("fingerprint", pa.string()), ("sends", pa.int32())])
+"""One row a request, in the order of the request file. `sends` counts this sending too."""
+
+DUPLICATE_SCHEMA = pa.schema([("key", pa.string()), ("fingerprint", pa.string()), ("twin_key", pa.string())])
+"""Records whose question another record of the run asks already."""
+
+ENVELOPE_BYTES = 600
+"""Generous bound of what a vendor's own wrapping adds to the tokens of one request, in bytes."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What packing wrote: the shards, and the names of the two other files (empty where there is nothing)."""
+
+    shards: tuple[ShardPlan, ...]
+    duplicates_name: str
+    dead_name: str
+
+
+class ShardWriter:
+    """Writes one shard: its request file and its index, hashed while they stream out."""
+
+    def __init__(self, store: Store, ref: ShardRef, lane: OpenLane, *, ledger: str, folder: str, hint: str) -> None:
+        self._stack = ExitStack()
+        self.ref, self._lane, self._hint = ref, lane, hint
+        self.requests_name = f"{folder}/requests.jsonl"
+        self.index_name = f"{folder}/index.parquet"
+        self._file = self._stack.enter_context(store.writer(self.requests_name))
+        self._index = self._stack.enter_context(row_writer(store, self.index_name, INDEX_SCHEMA))
+        self._prefix = custom_id_prefix(ledger, run_code(ref.run), ref.round, ref.shard)
+        self._sha = hashlib.sha256()
+        self.rows = self.size_bytes = self._body_bytes = 0
+
+    def line(self, body: bytes) -> bytes:
+        """Give the line that the next request would be."""
+        return self._lane.encoder.line(f"{self._prefix}{self.rows}", body)
+
+    def add(self, line: bytes, body_bytes: int, *, key: str, fingerprint: str, sends: int) -> None:
+        """Append a request."""
+        self._file.write(line)
+        self._sha.update(line)
+        self._index.add((key, fingerprint, sends))
+        self.rows += 1
+        self.size_bytes += len(line)
+        self._body_bytes += body_bytes
+
+    def close(self) -> ShardPlan:
+        """Finish both files and give the plan."""
+        self._stack.close()
+        lane = self._lane
+        tokens = money.tokens_bound(self._body_bytes + ENVELOPE_BYTES * self.rows)
+        cap = (lane.spec.max_output_tokens or 0) * self.rows
+        likely = money.tokens_expected(self._body_bytes)
+        return ShardPlan(
+            ref=self.ref,
+            choice=lane.choice,
+            rows=self.rows,
+            size_bytes=self.size_bytes,
+            content_sha256=self._sha.hexdigest(),
+            requests_name=self.requests_name,
+            index_name=self.index_name,
+            input_tokens_bound=tokens,
+            output_tokens_cap=cap,
+            worst_usd=lane.rate.worst_usd(input_tokens=tokens, output_tokens=cap),
+            expected_usd=lane.rate.worst_usd(input_tokens=likely, output_tokens=cap // 3),
+            model=lane.spec.model,
+            provider=lane.name,
+            connection=lane.connection,
+            max_output_tokens=lane.spec.max_output_tokens,
+            hint=self._hint,
+        )
+
+    def abandon(self, error: BaseException) -> None:
+        """Let go of both files without leaving one behind."""
+        self._stack.__exit__(type(error), error, error.__traceback__)
+
+
+class ShardFiller:
+    """Fills shard after shard of one round; several fillers share the numbering of their round."""
+
+    def __init__(
+        self, store: Store, lane: OpenLane, *, ledger: str, folder: str, numbers: Iterator[ShardRef], hint: str = ""
+    ) -> None:
+        self._store, self.lane, self._ledger, self._folder = store, lane, ledger, folder
+        self._numbers, self._hint = numbers, hint
+        self._open: ShardWriter | None = None
+        self.plans: list[ShardPlan] = []
+
+    def encode(self, messages: Messages) -> bytes:
+        """Encode one request's body."""
+        return self.lane.encoder.body(messages)
+
+    def is_too_large(self, body: bytes) -> bool:
+        """Say whether no shard could hold this request."""
+        return len(body) + ENVELOPE_BYTES > self.lane.limits.max_bytes
+
+    def add(self, body: bytes, *, key: str, fingerprint: str, sends: int) -> None:
+        """Append a request, in a new shard where the current one is full."""
+        writer = self._open or self._next()
+        line = writer.line(body)
+        if self.lane.limits.is_full(rows=writer.rows, size_bytes=writer.size_bytes, next_bytes=len(line)):
+            self.plans.append(writer.close())
+            writer = self._next()
+            line = writer.line(body)
+        writer.add(line, len(body), key=key, fingerprint=fingerprint, sends=sends)
+
+    def _next(self) -> ShardWriter:
+        ref = next(self._numbers)
+        folder = f"{self._folder}/s{ref.shard:03d}"
+        self._open = ShardWriter(self._store, ref, self.lane, ledger=self._ledger, folder=folder, hint=self._hint)
+        return self._open
+
+    def close(self) -> list[ShardPlan]:
+        """Finish the last shard and give all plans."""
+        if self._open is not None:
+            self.plans.append(self._open.close())
+            self._open = None
+        return self.plans
+
+    def abandon(self, error: BaseException) -> None:
+        """Leave no half file behind."""
+        if self._open is not None:
+            self._open.abandon(error)
+
+
+@contextmanager
+def filling(*fillers: ShardFiller) -> Iterator[None]:
+    """Abandon what is open when the block raises."""
+    try:
+        yield
+    except BaseException as error:
+        for filler in fillers:
+            filler.abandon(error)
+        raise
+
+
+def numbers(run: str, round_: int) -> Iterator[ShardRef]:
+    """Count the shards of a round."""
+    shard = 0
+    while True:
+        yield ShardRef(run, round_, shard)
+        shard += 1
+
+
+def fingerprint(lane: OpenLane, body: bytes) -> str:
+    """Name a question by all that shapes its answer: 64 hex digits of SHA-256 over endpoint and body."""
+    return hashlib.sha256(lane.endpoint.value.encode() + b"\n" + body).hexdigest()
+
+
+def pack(
+    questions: Iterable[list[Question]], filler: ShardFiller, store: Store, folder: str, *, seen: Seen, tally: Tally
+) -> Packed:
+    """Pack a round 0; every question ends in exactly one count of the tally."""
+    duplicates_name, dead_name = f"{folder}/duplicates.parquet", f"{folder}/bad_records.parquet"
+    with (
+        row_writer(store, duplicates_name, DUPLICATE_SCHEMA) as duplicates,
+        row_writer(store, dead_name, DEAD_SCHEMA) as dead,
+        filling(filler),
+    ):
+        for part in questions:
+            for question in part:
+                _place(question, filler, duplicates, dead, seen=seen, tally=tally)
+        plans = filler.close()
+    return Packed(tuple(plans), duplicates_name if tally.duplicates else "", dead_name if tally.unrenderable else "")
+
+
+def _place(
+    question: Question, filler: ShardFiller, duplicates: RowWriter, dead: RowWriter, *, seen: Seen, tally: Tally
+) -> None:
+    if question.messages is None:
+        return _bury(question.key, question.reason, question.detail, dead, tally)
+    body = filler.encode(question.messages)
+    print_ = fingerprint(filler.lane, body)
+    if filler.is_too_large(body):
+        return _bury(question.key, Reason.TOO_LARGE, f"the request has {len(body):,} bytes", dead, tally)
+    if not seen.is_new_key(question.key):
+        if question.was_pending:
+            # The window holds a newer record of this key, and that one is asked about.
+            tally.superseded += 1
+            return None
+        return _bury(question.key, Reason.DUPLICATE_KEY, "an earlier record of this run has the key", dead, tally)
+    if seen.is_unchanged(question.key, print_):
+        tally.unchanged += 1
+        return None
+    twin = seen.twin_of(print_, question.key)
+    if twin is not None:
+        tally.duplicates += 1
+        return duplicates.add((question.key, print_, twin))
+    tally.requests += 1
+    return filler.add(body, key=question.key, fingerprint=print_, sends=1)
+
+
+def _bury(key: str, reason: Reason, detail: str, dead: RowWriter, tally: Tally) -> None:
+    tally.unrenderable += 1
+    if reason in (Reason.BAD_KEY, Reason.DUPLICATE_KEY):
+        # Dead letters are found by key, and these have none of their own.
+        key = f"{key or '(no key)'} (bad record {tally.unrenderable})"
+    tally.dead_reasons[reason.value] = tally.dead_reasons.get(reason.value, 0) + 1
+    dead.add((key, "", reason.value, detail, None, None, 0, None, None, None))

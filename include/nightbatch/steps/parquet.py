@@ -1,0 +1,70 @@
+"""Small Parquet files between the steps: written and read a thousand rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+
+from nightbatch.ports import Store
+
+ROWS_AT_A_TIME = 1_000
+
+
+class RowWriter:
+    """Collects rows and writes them in row groups; its memory is one group."""
+
+    def __init__(self, writer: Any, schema: pa.Schema) -> None:
+        self._writer, self._schema = writer, schema
+        self._rows: list[Sequence[Any]] = []
+        self.count = 0
+
+    def add(self, row: Sequence[Any]) -> None:
+        """Add one row, its values in the schema's order."""
+        self._rows.append(row)
+        self.count += 1
+        if len(self._rows) >= ROWS_AT_A_TIME:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was collected."""
+        if self._rows:
+            self._writer.write_batch(to_batch(self._rows, self._schema))
+            self._rows = []
+
+
+def to_batch(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
+    """Turn rows into an Arrow batch."""
+    columns = zip(*rows, strict=True) if rows else ([] for _ in schema)
+    return pa.record_batch(
+        [pa.array(list(column), field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
+    )
+
+
+@contextmanager
+def row_writer(store: Store, name: str, schema: pa.Schema) -> Iterator[RowWriter]:
+    """Write a Parquet file row by row; it appears whole at the end, or not at all."""
+    import pyarrow.parquet as pq  # 0.6 CPU s, so only where a file is really written
+
+    with store.writer(name) as file, pq.ParquetWriter(file, schema, compression="zstd") as parquet:
+        rows = RowWriter(parquet, schema)
+        yield rows
+        rows.flush()
+
+
+def read_rows(store: Store, name: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Stream a file's rows as tuples of these columns."""
+    for batch in read_batches(store, name, columns):
+        yield from zip(*(batch.column(column).to_pylist() for column in columns), strict=True)
+
+
+def read_batches(store: Store, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Stream a file in Arrow batches."""
+    import pyarrow.parquet as pq
+
+    with store.reader(name) as file:
+        yield from pq.ParquetFile(file).iter_batches(
+            batch_size=ROWS_AT_A_TIME, columns=list(columns) if columns is not None else None
+        )

@@ -1,0 +1,115 @@
+"""Step 1, pull: stream the records of a window, and leave out what can not wait or has no usable key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from nightbatch.core.request import Messages
+from nightbatch.core.template import Deferrable, RenderError
+from nightbatch.core.verdict import Reason
+from nightbatch.core.window import Window
+from nightbatch.job import Job
+from nightbatch.ports import Chunk, PendingFile, Source, Store
+
+from .parquet import read_rows
+
+MAX_KEY_CHARS = 1_000
+"""Longer keys are dead letters: no sink's index would take them (PostgreSQL: 2,700 bytes)."""
+
+
+@dataclass
+class Tally:
+    """Counts of one prepare; each record pulled is counted in exactly one of the other fields."""
+
+    pulled: int = 0
+    from_pending: int = 0
+    not_deferrable: int = 0
+    unchanged: int = 0
+    duplicates: int = 0
+    superseded: int = 0
+    """Pending rows of an earlier run whose record this window holds anew."""
+    unrenderable: int = 0
+    requests: int = 0
+    dead_reasons: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One record, rendered; or the reason why it cannot be asked about."""
+
+    key: str
+    messages: Messages | None
+    reason: Reason = Reason.NONE
+    detail: str = ""
+    was_pending: bool = False
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """Records that may wait, and those that are bad already."""
+
+    chunk: Chunk
+    bad: list[Question]
+
+
+def pull(source: Source, job: Job, window: Window, tally: Tally, *, limit: int | None = None) -> Iterator[Pulled]:
+    """
+    Stream the records of a window that can wait; memory is one chunk.
+
+    Keys come first in each row and are text. `limit` bounds the records read, for a first look.
+    """
+    deferrable = Deferrable(job.source.deferrable) if job.source.deferrable else None
+    for chunk in source.read(window):
+        rows = chunk.rows if limit is None else chunk.rows[: limit - tally.pulled]
+        tally.pulled += len(rows)
+        yield _keep(Chunk(chunk.columns, rows), job.source.key, deferrable, tally)
+        if limit is not None and tally.pulled >= limit:
+            return
+
+
+def _keep(chunk: Chunk, key_column: str, deferrable: Deferrable | None, tally: Tally) -> Pulled:
+    at = chunk.columns.index(key_column)
+    waits = deferrable.keep(chunk.columns, chunk.rows) if deferrable else [True] * len(chunk.rows)
+    kept: list[tuple[Any, ...]] = []
+    bad: list[Question] = []
+    for row, wait in zip(chunk.rows, waits, strict=True):
+        key, problem = _key_text(row[at])
+        if problem:
+            bad.append(Question(key, None, Reason.BAD_KEY, problem))
+        elif isinstance(wait, RenderError):
+            bad.append(Question(key, None, Reason.BAD_RECORD, f"deferrable: {wait.reason}"))
+        elif not wait:
+            tally.not_deferrable += 1
+        else:
+            kept.append((*row[:at], key, *row[at + 1 :]))
+    return Pulled(Chunk(chunk.columns, kept), bad)
+
+
+def _key_text(value: Any) -> tuple[str, str]:
+    """Give the key as text, and what is wrong with it; an empty problem means nothing is."""
+    if value is None:
+        return "", "the key is null"
+    key = str(value)
+    if not key.strip():
+        return key, "the key is empty"
+    if len(key) > MAX_KEY_CHARS:
+        return key[:MAX_KEY_CHARS], f"the key has {len(key):,} characters; at most {MAX_KEY_CHARS:,} are taken"
+    if "\0" in key:
+        return key.replace("\0", "�"), "the key holds a NUL character"
+    return key, ""
+
+
+def pull_pending(store: Store, files: list[PendingFile], tally: Tally) -> Iterator[list[Question]]:
+    """Stream the rows that earlier runs of the job left pending, as they were rendered then."""
+    for file in files:
+        batch: list[Question] = []
+        for key, system, user in read_rows(store, file.name, ("key", "system", "user")):
+            batch.append(Question(key, Messages(system, user), was_pending=True))
+            if len(batch) >= 500:
+                tally.from_pending += len(batch)
+                yield batch
+                batch = []
+        tally.from_pending += len(batch)
+        yield batch

@@ -1,0 +1,131 @@
+"""Still step 4: an intent stands and nobody knows its batch. Ask the vendor: adopt it, wait, or prove it absent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from nightbatch.core.batch import BatchState, BatchStatus
+from nightbatch.core.ids import row_of
+from nightbatch.errors import StaleAttempt
+from nightbatch.ports import Attempt, Ports, Provider, Shard
+
+from .outcome import Moved, Outcome, Waiting
+from .submit import batch_note, keep_id, label_of
+
+CLOCK_SKEW = timedelta(minutes=5)
+"""How far the vendor's clock may be from ours when a creation time is compared."""
+
+
+def resolve(ports: Ports, shard: Shard) -> Outcome:
+    """
+    Find out what became of an attempt whose process died, or whose create reply was lost.
+
+    "Certainly not there" needs a complete listing that was begun after the send deadline, the request timeout and
+    the vendor's listing lag. Until then the answer is "cannot know yet".
+    """
+    attempt = shard.current
+    if attempt is None:
+        return Moved()
+    now = ports.clock.now()
+    if attempt.state == "intent":
+        return _withdraw_unsent(ports, attempt, now)
+    noted = _noted_id(ports, attempt)
+    provider = ports.provider(shard.plan.provider, shard.plan.connection)
+    if noted:
+        return _adopt(ports, attempt, provider.poll(noted))
+    until = attempt.send_deadline_utc + timedelta(seconds=ports.settings.request_timeout_s) + CLOCK_SKEW
+    found = provider.find(
+        label_of(ports, attempt), rows=attempt.rows, since=attempt.intent_utc - CLOCK_SKEW, until=until
+    )
+    if provider.found_by == "label" and found:
+        return _adopt(ports, attempt, min(found, key=lambda state: (state.created_utc or now, state.batch_id)))
+    ours, still_open = _prove(ports, attempt, provider, found)
+    if ours is not None:
+        return _adopt(ports, attempt, ours)
+    if still_open:
+        reason = f"holds {still_open} candidate batches at {provider.name} until their results prove whose they are"
+        return Waiting(now + timedelta(seconds=ports.settings.poll_from_s), reason)
+    if now < attempt.certain_utc:
+        look_again = min(attempt.certain_utc, now + timedelta(seconds=ports.settings.poll_from_s))
+        return Waiting(look_again, f"cannot know yet whether {provider.name} made the batch; asks again")
+    return _declare_absent(ports, attempt, provider, now)
+
+
+def _withdraw_unsent(ports: Ports, attempt: Attempt, now: datetime) -> Outcome:
+    """
+    Take over from a process that died, or still is, before its create call.
+
+    It must mark "sending" before it sends, and after this it no longer can; so nothing was or will be sent. While
+    its time to send runs it is left alone, since it may be uploading.
+    """
+    if now < attempt.send_deadline_utc:
+        return Waiting(attempt.send_deadline_utc, "another process is sending this shard, or died while it was")
+    try:
+        ports.ledger.end_attempt(
+            attempt.attempt_id, "absent", reason="its process ended before the create call", retry_at=None, now=now
+        )
+    except StaleAttempt:
+        return Moved()
+    return Moved()
+
+
+def _noted_id(ports: Ports, attempt: Attempt) -> str:
+    name = batch_note(attempt)
+    return ports.store.read(name).decode() if ports.store.exists(name) else ""
+
+
+def _adopt(ports: Ports, attempt: Attempt, state: BatchState) -> Outcome:
+    try:
+        keep_id(ports, attempt, state)
+    except StaleAttempt:
+        return Moved()
+    return Moved()
+
+
+def _prove(
+    ports: Ports, attempt: Attempt, provider: Provider, found: Sequence[BatchState]
+) -> tuple[BatchState | None, int]:
+    """
+    Look for the batch of an attempt among candidates that nobody owns.
+
+    Only a custom_id in its results proves a batch to be ours, so an open candidate must be waited for. Gives ours,
+    and how many candidates are still open. No candidate is ever cancelled or deleted.
+    """
+    owned = ports.ledger.owned(provider.name, [state.batch_id for state in found])
+    prefix = label_of(ports, attempt).prefix
+    still_open = 0
+    for state in found:
+        if state.batch_id in owned:
+            continue
+        if state.status is not BatchStatus.ENDED:
+            still_open += 1
+        elif _first_row(provider, state, prefix) is not None:
+            return state, still_open
+    return None, still_open
+
+
+def _first_row(provider: Provider, state: BatchState, prefix: str) -> int | None:
+    """Read the first line of a batch's results; its row number where it is ours."""
+    for file in provider.results(state):
+        head = b""
+        for chunk in file.chunks:
+            head += chunk
+            if b"\n" in head:
+                break
+        if head.strip():
+            return row_of(provider.parse(head.split(b"\n", 1)[0]).custom_id, prefix)
+    return None
+
+
+def _declare_absent(ports: Ports, attempt: Attempt, provider: Provider, now: datetime) -> Outcome:
+    if attempt.file_id:
+        # A predecessor frozen before its create call would otherwise still succeed with it when it wakes up.
+        provider.withdraw(attempt.file_id)
+    try:
+        ports.ledger.end_attempt(
+            attempt.attempt_id, "absent", reason="a complete listing does not hold it", retry_at=None, now=now
+        )
+    except StaleAttempt:
+        return Moved()
+    return Moved()

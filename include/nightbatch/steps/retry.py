@@ -1,0 +1,242 @@
+"""Step 9, retry: give every row that is not good its fate, and seal the next round."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from nightbatch.core.request import Messages
+from nightbatch.core.round import Choice, Fate, choose
+from nightbatch.core.shard import ShardState
+from nightbatch.core.verdict import Reason, VerdictKind
+from nightbatch.job import Job
+from nightbatch.ports import DEAD_SCHEMA, PendingFile, Ports, RoundPlan, Shard
+
+from .lanes import open_lane
+from .load import context_of, duplicates_of
+from .pack import ShardFiller, filling, numbers
+from .parquet import RowWriter, read_batches, read_rows, row_writer
+from .validate import lines
+
+PENDING_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("fingerprint", pa.string()),
+        ("system", pa.string()),
+        ("user", pa.string()),
+        ("reason", pa.string()),
+        ("round", pa.int32()),
+    ]
+)
+"""Rows that wait for the job's next run, as they were rendered."""
+
+
+def retry(ports: Ports, job: Job, run: str, *, seals: int, has_rounds: bool) -> RoundPlan:
+    """
+    Seal round number `seals`: the rows to send again, and the fate of the others.
+
+    Takes the shards of all earlier rounds whose bad rows no round has taken yet. Called again, it gives what was
+    sealed. `has_rounds` says whether the round can still be sent; without it every row ends dead or pending.
+    """
+    sealed = ports.ledger.sealed(run, seals)
+    if sealed is None:
+        sealed = _seal(ports, job, run, seals, has_rounds=has_rounds)
+    if sealed.facts["dead_name"]:
+        batches = read_batches(ports.store, sealed.facts["dead_name"])
+        ports.sink().bury(context_of(ports.ledger.run(run)), f"retry-{seals}", batches)
+    return sealed
+
+
+def _seal(ports: Ports, job: Job, run: str, seals: int, *, has_rounds: bool) -> RoundPlan:
+    shards = [shard for shard in ports.ledger.shards(run) if shard.plan.ref.round < seals and is_untaken(shard)]
+    folder = f"{run}/round-{seals}"
+    with ExitStack() as stack:
+        dead_name, pending_name = f"{folder}/dead_letters.parquet", f"{folder}/pending.parquet"
+        sorting = _Sorting(
+            ports,
+            job,
+            run,
+            seals,
+            has_rounds,
+            dead=stack.enter_context(row_writer(ports.store, dead_name, DEAD_SCHEMA)),
+            pending=stack.enter_context(row_writer(ports.store, pending_name, PENDING_SCHEMA)),
+        )
+        for shard in shards:
+            sorting.sort(shard)
+        plans = sorting.close()
+    pending_rows = sorting.pending.count
+    plan = RoundPlan(
+        run,
+        seals,
+        tuple(plans),
+        {
+            "sent_again": dict(sorting.sent),
+            "dead": dict(sorting.buried),
+            "pending": dict(sorting.waiting),
+            "copies_dead": sorting.copies_dead,
+            "copies_pending": sorting.copies_pending,
+            "dead_name": dead_name if sorting.dead.count else "",
+            "pending_name": pending_name if pending_rows else "",
+        },
+    )
+    leaves = PendingFile(run, pending_name, pending_rows) if pending_rows else None
+    takes = [shard.plan.ref for shard in shards]
+    return ports.ledger.seal(plan, takes=takes, leaves=leaves, now=ports.clock.now())
+
+
+def is_untaken(shard: Shard) -> bool:
+    """Say whether a shard's rows that are not good still need their fate."""
+    has_verdicts = shard.state in (ShardState.COLLECTED, ShardState.LOADED, ShardState.HELD)
+    return has_verdicts and shard.taken_by_round is None
+
+
+@dataclass(frozen=True, slots=True)
+class _BadRow:
+    kind: VerdictKind
+    reason: Reason
+    detail: str
+    key: str
+    fingerprint: str
+    sends: int
+
+
+@dataclass
+class _Sorting:
+    """Sorts the bad rows of shards into next round's shards, dead letters and pending rows."""
+
+    ports: Ports
+    job: Job
+    run: str
+    seals: int
+    has_rounds: bool
+    dead: RowWriter
+    pending: RowWriter
+    sent: Counter[str] = field(default_factory=Counter)
+    buried: Counter[str] = field(default_factory=Counter)
+    waiting: Counter[str] = field(default_factory=Counter)
+    copies_dead: int = 0
+    copies_pending: int = 0
+
+    def __post_init__(self) -> None:
+        self._fillers: dict[tuple[int, int | None, str], ShardFiller] = {}
+        self._numbers = numbers(self.run, self.seals)
+
+    def sort(self, shard: Shard) -> None:
+        """Give every bad row of a shard its fate; memory is the shard's bad rows, without their texts."""
+        bad = dict(self._bad_rows(shard))
+        if not bad:
+            return
+        fates = {row: self._choose(shard, it) for row, it in bad.items()}
+        unsent = {it.fingerprint for row, it in bad.items() if fates[row].fate is not Fate.SEND}
+        copies = duplicates_of(self.ports, self.run, unsent)
+        read_back = self._reader(shard)
+        with filling(*self._fillers.values()):
+            for row, line in enumerate(lines(self.ports.store, shard.plan.requests_name)):
+                if row in bad and fates[row].fate is Fate.SEND:
+                    self._send(shard, bad[row], fates[row], read_back(line))
+                elif row in bad and fates[row].fate is Fate.PENDING:
+                    self._set_aside(shard, bad[row], read_back(line), copies)
+        self._bury(shard, {row for row in bad if fates[row].fate is Fate.DEAD}, copies)
+
+    def close(self) -> Iterator[Any]:
+        """Finish all shards of the round, in the order of their numbers."""
+        plans = [plan for filler in self._fillers.values() for plan in filler.close()]
+        return iter(sorted(plans, key=lambda plan: plan.ref))
+
+    def _bad_rows(self, shard: Shard) -> Iterator[tuple[int, _BadRow]]:
+        if shard.state is ShardState.HELD:
+            index = read_rows(self.ports.store, shard.plan.index_name, ("key", "fingerprint", "sends"))
+            for row, (key, fingerprint, sends) in enumerate(index):
+                reason = Reason(shard.held_reason)
+                yield row, _BadRow(VerdictKind.ACCOUNT, reason, "", key, fingerprint, sends)
+            return
+        names = ("row", "kind")
+        good = {
+            row for row, kind in read_rows(self.ports.store, shard.verdicts_name, names) if kind == VerdictKind.GOOD
+        }
+        columns = ("row", "kind", "reason", "detail", "key", "fingerprint", "sends")
+        for row, kind, reason, *rest in read_rows(self.ports.store, shard.verdicts_name, columns):
+            if row not in good:
+                yield row, _BadRow(VerdictKind(kind), Reason(reason), *rest)
+
+    def _choose(self, shard: Shard, row: _BadRow) -> Choice:
+        choice = choose(
+            row.kind,
+            row.reason,
+            model=shard.plan.choice,
+            models=len(self.job.models),
+            sends=row.sends,
+            has_rounds=self.has_rounds,
+        )
+        # A shard that came back after its round was sealed has not had its chances yet.
+        came_late = not self.has_rounds and row.kind is VerdictKind.CHANGE and row.sends <= self.job.rounds
+        return Choice(Fate.PENDING) if came_late else choice
+
+    def _send(self, shard: Shard, row: _BadRow, choice: Choice, messages: Messages) -> None:
+        filler = self._filler(shard, choice)
+        if choice.hint:
+            messages = Messages(messages.system, f"{messages.user}\n\n{choice.hint}")
+        body = filler.encode(messages)
+        filler.add(body, key=row.key, fingerprint=row.fingerprint, sends=row.sends + 1)
+        self.sent[row.reason.value] += 1
+
+    def _filler(self, shard: Shard, choice: Choice) -> ShardFiller:
+        cap = shard.plan.max_output_tokens if choice.model == shard.plan.choice else None
+        if choice.double_cap and cap is not None:
+            cap *= 2
+        kind = (choice.model, cap, choice.hint)
+        if kind not in self._fillers:
+            lane = open_lane(self.ports, self.job, choice.model, max_output_tokens=cap)
+            self._fillers[kind] = ShardFiller(
+                self.ports.store,
+                lane,
+                ledger=self.ports.ledger.ledger_id,
+                folder=f"{self.run}/round-{self.seals}",
+                numbers=self._numbers,
+                hint=choice.hint,
+            )
+        return self._fillers[kind]
+
+    def _reader(self, shard: Shard) -> Callable[[bytes], Messages]:
+        """Give what reads questions back, without the hint that an earlier round put under them."""
+        plan = shard.plan
+        encoder = open_lane(self.ports, self.job, plan.choice, max_output_tokens=plan.max_output_tokens).encoder
+
+        def read_back(line: bytes) -> Messages:
+            messages = encoder.decode(line)
+            if not plan.hint:
+                return messages
+            return Messages(messages.system, messages.user.removesuffix(f"\n\n{plan.hint}"))
+
+        return read_back
+
+    def _set_aside(self, shard: Shard, row: _BadRow, messages: Messages, copies: dict[str, list[str]]) -> None:
+        rest = (row.fingerprint, messages.system, messages.user, row.reason.value, shard.plan.ref.round)
+        self.pending.add((row.key, *rest))
+        self.waiting[row.reason.value] += 1
+        for copy in copies.get(row.fingerprint, ()):
+            self.pending.add((copy, *rest))
+            self.copies_pending += 1
+
+    def _bury(self, shard: Shard, rows: set[int], copies: dict[str, list[str]]) -> None:
+        if not rows:
+            return
+        names = (
+            "row", "key", "fingerprint", "reason", "detail", "answer", "model", "custom_id", "cost_usd",
+        )  # fmt: skip
+        for row, key, fingerprint, reason, detail, raw, model, custom_id, cost in read_rows(
+            self.ports.store, shard.verdicts_name, names
+        ):
+            if row not in rows:
+                continue
+            rest = (reason, detail, raw, model, shard.plan.ref.round, custom_id)
+            self.dead.add((key, fingerprint, *rest, None, cost))
+            self.buried[reason] += 1
+            for copy in copies.get(fingerprint, ()):
+                self.dead.add((copy, fingerprint, *rest, key, cost * 0))
+                self.copies_dead += 1

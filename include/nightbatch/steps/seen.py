@@ -1,0 +1,60 @@
+"""What was seen before, on disk: known answers and this run's keys and fingerprints, in bounded memory."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+
+class Seen:
+    """
+    Three sets too large for memory: (key, fingerprint) in the sink, keys of this run, fingerprints of this run.
+
+    An SQLite file of its own, thrown away after the run; its cache is bounded at 32 MB.
+    """
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._db = database
+        self._db.executescript(
+            """
+            PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-32768;
+            CREATE TABLE known (key TEXT PRIMARY KEY, fingerprint TEXT) WITHOUT ROWID;
+            CREATE TABLE keys (key TEXT PRIMARY KEY) WITHOUT ROWID;
+            CREATE TABLE prints (fingerprint TEXT PRIMARY KEY, key TEXT) WITHOUT ROWID;
+            """
+        )
+
+    def learn(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Take in (key, fingerprint) of good answers that the sink already holds."""
+        self._db.executemany("INSERT OR REPLACE INTO known VALUES (?, ?)", rows)
+
+    def is_unchanged(self, key: str, fingerprint: str) -> bool:
+        """Say whether the sink already holds the answer to exactly this question."""
+        row = self._db.execute("SELECT fingerprint FROM known WHERE key = ?", (key,)).fetchone()
+        return row is not None and row[0] == fingerprint
+
+    def is_new_key(self, key: str) -> bool:
+        """Remember a key; False where this run has seen it before."""
+        return self._db.execute("INSERT OR IGNORE INTO keys VALUES (?)", (key,)).rowcount == 1
+
+    def twin_of(self, fingerprint: str, key: str) -> str | None:
+        """Remember a fingerprint; give the key of its first owner where this run has seen it before."""
+        if self._db.execute("INSERT OR IGNORE INTO prints VALUES (?, ?)", (fingerprint, key)).rowcount == 1:
+            return None
+        row = self._db.execute("SELECT key FROM prints WHERE fingerprint = ?", (fingerprint,)).fetchone()
+        return str(row[0])
+
+
+@contextmanager
+def seen() -> Iterator[Seen]:
+    """Open the sets in a temporary folder."""
+    with TemporaryDirectory(prefix="nightbatch-seen-") as folder:
+        database = sqlite3.connect(Path(folder) / "seen.sqlite", isolation_level=None)
+        try:
+            database.execute("BEGIN")
+            yield Seen(database)
+        finally:
+            database.close()

@@ -1,0 +1,216 @@
+"""Step 10, settle: add everything up, write the books, tell people, and give the run its colour."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from nightbatch.core.money import Cost, total
+from nightbatch.core.shard import ShardState
+from nightbatch.errors import DoesNotAddUp, NightbatchError, RunFailed, RunIncomplete
+from nightbatch.job import Job
+from nightbatch.ports import Ports, RoundPlan, Run, Shard
+
+from .retry import is_untaken, retry
+
+
+@dataclass
+class Books:
+    """Where every record of a run is. All counts are rows; money is USD."""
+
+    run: str
+    job: str
+    window: str
+    pulled: int = 0
+    from_pending: int = 0
+    superseded: int = 0
+    not_deferrable: int = 0
+    unchanged: int = 0
+    duplicates: int = 0
+    unrenderable: int = 0
+    requests: int = 0
+    good: int = 0
+    dead: dict[str, int] = field(default_factory=dict)
+    pending: dict[str, int] = field(default_factory=dict)
+    in_flight: int = 0
+    copies_dead: int = 0
+    copies_pending: int = 0
+    sent_again: dict[str, int] = field(default_factory=dict)
+    odd: dict[str, int] = field(default_factory=dict)
+    merged: int = 0
+    batches: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reserved_usd: Decimal = Decimal(0)
+    cost_usd: Decimal = Decimal(0)
+    realtime_usd: Decimal = Decimal(0)
+    state: str = "open"
+    seconds: float = 0.0
+
+    @property
+    def copies_loaded(self) -> int:
+        """Duplicates whose twin has a good answer, or will have one."""
+        return self.duplicates - self.copies_dead - self.copies_pending
+
+    @property
+    def dead_rows(self) -> int:
+        """All dead letters: bad records, bad answers and copies of bad answers."""
+        return self.unrenderable + sum(self.dead.values()) + self.copies_dead
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the books as JSON values; money as text, exact."""
+        return {key: str(value) if isinstance(value, Decimal) else value for key, value in asdict(self).items()}
+
+
+def settle(ports: Ports, job: Job, run_name: str) -> Books:
+    """
+    Close a run, or leave it open where shards are still with the vendor.
+
+    Raises DoesNotAddUp, RunFailed or RunIncomplete, always after the books are written, so that whoever runs this
+    fails for the reader to see.
+    """
+    run = ports.ledger.run(run_name)
+    _sort_leftovers(ports, job, run)
+    books = add_up(ports, run)
+    problem = _judge(job, books, ports.ledger.shards(run_name))
+    books.state = _state(books, problem)
+    books.seconds = (ports.clock.now() - run.started_utc).total_seconds()
+    ports.ledger.settle(run_name, state=books.state, books=books.as_json(), now=ports.clock.now())
+    if problem is not None:
+        raise problem
+    return books
+
+
+def _sort_leftovers(ports: Ports, job: Job, run: Run) -> None:
+    """Give a fate to the rows of shards that came back after the last round was sealed."""
+    if any(is_untaken(shard) for shard in ports.ledger.shards(run.run)):
+        retry(ports, job, run.run, seals=len(rounds_of(ports, run.run)), has_rounds=False)
+
+
+def rounds_of(ports: Ports, run: str) -> list[RoundPlan]:
+    """List the sealed rounds of a run in order."""
+    rounds: list[RoundPlan] = []
+    while (plan := ports.ledger.sealed(run, len(rounds))) is not None:
+        rounds.append(plan)
+    return rounds
+
+
+def add_up(ports: Ports, run: Run) -> Books:
+    """Add a run up from its sealed plans and its shards in the ledger."""
+    books = Books(run.run, run.job, str(run.window))
+    rounds = rounds_of(ports, run.run)
+    shards = ports.ledger.shards(run.run)
+    if rounds:
+        for name, count in rounds[0].facts["counts"].items():
+            setattr(books, name, count)
+    again, dead, pending = Counter[str](), Counter[str](), Counter[str]()
+    for plan in rounds[1:]:
+        again.update(plan.facts["sent_again"])
+        dead.update(plan.facts["dead"])
+        pending.update(plan.facts["pending"])
+        books.copies_dead += plan.facts["copies_dead"]
+        books.copies_pending += plan.facts["copies_pending"]
+    books.sent_again, books.dead, books.pending = dict(again), dict(dead), dict(pending)
+    _add_shards(books, shards)
+    reserved, _ = ports.ledger.spent(run.run)
+    books.reserved_usd = reserved
+    return books
+
+
+def _add_shards(books: Books, shards: Sequence[Shard]) -> None:
+    odd: Counter[str] = Counter()
+    for shard in shards:
+        counts = shard.counts
+        books.good += counts.get("good", 0)
+        odd.update({key.removeprefix("odd:"): n for key, n in counts.items() if key.startswith("odd:")})
+        books.merged += shard.merged
+        if shard.current is not None and shard.current.batch_id is not None:
+            books.batches += 1
+        if not is_done(shard):
+            books.in_flight += shard.plan.rows
+        elif shard.taken_by_round is None:
+            books.in_flight += shard.plan.rows - counts.get("good", 0)
+    cost = total(shard.cost for shard in shards)
+    books.odd = dict(odd)
+    _add_cost(books, cost)
+
+
+def _add_cost(books: Books, cost: Cost) -> None:
+    books.input_tokens, books.output_tokens = cost.usage.input_tokens, cost.usage.output_tokens
+    books.cached_tokens = cost.usage.cached_tokens
+    books.cost_usd, books.realtime_usd = cost.batch_usd, cost.realtime_usd
+
+
+def is_done(shard: Shard) -> bool:
+    """Say whether every row of a shard has a verdict or a reason to be pending."""
+    return shard.state in (ShardState.COLLECTED, ShardState.LOADED, ShardState.HELD)
+
+
+def differences(books: Books, shards: Sequence[Shard]) -> list[str]:
+    """Name every sum that does not hold."""
+    found = []
+    placed = books.not_deferrable + books.unchanged + books.duplicates + books.superseded
+    placed += books.unrenderable + books.requests
+    if books.pulled + books.from_pending != placed:
+        found.append(f"{books.pulled + books.from_pending:,} records came in, {placed:,} are placed")
+    dead, pending = sum(books.dead.values()), sum(books.pending.values())
+    fates = books.good + dead + pending + books.in_flight
+    if books.requests != fates:
+        found.append(
+            f"{books.requests:,} requests, but {books.good:,} good + {dead:,} dead + {pending:,} pending + "
+            f"{books.in_flight:,} in flight = {fates:,}"
+        )
+    unloaded = [shard.plan.ref.name for shard in shards if shard.state is ShardState.COLLECTED]
+    if unloaded:
+        found.append(f"collected and never loaded: {', '.join(unloaded)}")
+    elif not books.in_flight and books.merged != books.good + books.copies_loaded:
+        found.append(f"{books.good + books.copies_loaded:,} answers are good, {books.merged:,} reached the sink")
+    return found
+
+
+def _judge(job: Job, books: Books, shards: Sequence[Shard]) -> NightbatchError | None:
+    wrong = differences(books, shards)
+    if wrong:
+        return DoesNotAddUp(books.run, differences=wrong)
+    pending = sum(books.pending.values()) + books.copies_pending
+    if books.in_flight or pending:
+        reasons = Counter(books.pending)
+        if books.in_flight:
+            reasons["with the vendor or not sent"] = books.in_flight
+        said = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+        return RunIncomplete(books.run, pending=pending + books.in_flight, reasons=said)
+    return _limits(job, books)
+
+
+def _limits(job: Job, books: Books) -> RunFailed | None:
+    asked = books.requests + books.duplicates + books.unrenderable
+    share = books.dead_rows / asked if asked else 0.0
+    if share > job.max_dead_share:
+        return RunFailed(
+            books.run,
+            problem=f"{books.dead_rows:,} of {asked:,} rows are dead letters ({share:.1%}); the job allows "
+            f"{job.max_dead_share:.1%}",
+            remedy="Look at the reasons in the dead-letter table; raise max_dead_share if this is as it should be.",
+        )
+    if books.pulled < job.min_rows:
+        return RunFailed(
+            books.run,
+            problem=f"{books.pulled:,} records were pulled; the job expects at least {job.min_rows:,}",
+            remedy="Look whether the source is late, then run the window again with force.",
+        )
+    return None
+
+
+def _state(books: Books, problem: NightbatchError | None) -> str:
+    if problem is None:
+        return "complete"
+    if isinstance(problem, RunFailed):
+        return "failed"
+    if isinstance(problem, DoesNotAddUp) or books.in_flight:
+        # Left open: whoever runs it again goes on where it stands, and nobody else takes its window.
+        return "open"
+    return "incomplete"

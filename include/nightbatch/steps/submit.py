@@ -1,0 +1,184 @@
+"""Step 4, submit: get a sealed shard to the vendor exactly once, whatever died on the way."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from nightbatch.core.batch import BatchState
+from nightbatch.core.ids import Label, run_code
+from nightbatch.core.verdict import Reason
+from nightbatch.errors import (
+    AccountTrouble,
+    BudgetExceeded,
+    CreateUnclear,
+    MustWait,
+    PlanChanged,
+    ProviderBusy,
+    QueueFull,
+    RequestRefused,
+    StaleAttempt,
+    StorageUnavailable,
+)
+from nightbatch.job import Job
+from nightbatch.ports import Attempt, Intent, Ports, Provider, Shard, Store
+
+from .outcome import Moved, Outcome, Waiting
+
+PIECE_BYTES = 1 << 20
+
+
+def submit(ports: Ports, job: Job, shard: Shard) -> Outcome:
+    """Begin an attempt at a sealed shard: intent, upload, create, id."""
+    plan, now = shard.plan, ports.clock.now()
+    if shard.not_before_utc and now < shard.not_before_utc:
+        return Waiting(shard.not_before_utc, f"waits for its turn at {plan.provider}")
+    provider = ports.provider(plan.provider, plan.connection)
+    try:
+        intent = _intent(ports, job, shard, provider)
+        _check_content(ports.store, shard)
+        attempt = ports.ledger.begin(intent, now=now)
+    except AccountTrouble:
+        return _hold(ports, shard, Reason.ACCOUNT)
+    except BudgetExceeded:
+        return _hold(ports, shard, Reason.BUDGET)
+    except MustWait as wait:
+        return Waiting(wait.until, wait.reason)
+    except StaleAttempt:
+        return Moved()
+    return _Sending(ports, job, shard, attempt, provider).go()
+
+
+def _intent(ports: Ports, job: Job, shard: Shard, provider: Provider) -> Intent:
+    settings = ports.settings
+    return Intent(
+        ref=shard.plan.ref,
+        expected_attempts=shard.attempts,
+        provider=shard.plan.provider,
+        account=provider.account(),
+        reserve_usd=shard.plan.worst_usd,
+        budget_usd=job.budget_usd,
+        send_for=timedelta(seconds=settings.send_deadline_s),
+        certain_after=timedelta(seconds=settings.request_timeout_s + settings.listing_lag_s),
+        distinct_rows=provider.found_by == "count",
+    )
+
+
+def label_of(ports: Ports, attempt: Attempt) -> Label:
+    """Give what the attempt's batch says of itself at the vendor."""
+    ref = attempt.ref
+    return Label(
+        ports.ledger.ledger_id, run_code(ref.run), ref.round, ref.shard, attempt.number, attempt.content_sha256
+    )
+
+
+def batch_note(attempt: Attempt) -> str:
+    """Name the file in which an attempt keeps its batch id, beside the ledger."""
+    return f"{attempt.ref.folder}/attempt-{attempt.number}.batch"
+
+
+@dataclass(frozen=True)
+class _Sending:
+    """One attempt on its way out. Whatever the vendor certainly did not make ends the attempt at once."""
+
+    ports: Ports
+    job: Job
+    shard: Shard
+    attempt: Attempt
+    provider: Provider
+
+    def go(self) -> Outcome:
+        try:
+            file_id = self._upload()
+            self.ports.ledger.note_sending(self.attempt.attempt_id)
+            # A process that slept through its deadline must not send: its successor may have asked the vendor
+            # already, and found nothing.
+            if self.ports.clock.now() >= self.attempt.send_deadline_utc:
+                return self._end("absent", "slept past its send deadline", wait_s=0)
+            state = self._create(file_id)
+        except StaleAttempt:
+            return Moved()
+        except CreateUnclear as unclear:
+            until = self.ports.clock.now() + timedelta(seconds=min(5.0, self.ports.settings.poll_from_s))
+            return Waiting(until, f"asks {self.provider.name} whether a lost create succeeded ({unclear.cause})")
+        except QueueFull as full:
+            return self._end("refused", str(full), wait_s=self.ports.settings.queue_wait_s)
+        except ProviderBusy as busy:
+            return self._end("refused", str(busy), wait_s=busy.retry_after_s or self.ports.settings.poll_from_s)
+        except AccountTrouble as trouble:
+            self._end("refused", str(trouble), wait_s=0)
+            return _hold(self.ports, self.shard, Reason.ACCOUNT)
+        except RequestRefused as refused:
+            self._end("refused", str(refused), wait_s=0)
+            return _hold(self.ports, self.shard, Reason.REQUEST_REFUSED)
+        keep_id(self.ports, self.attempt, state)
+        return Moved()
+
+    def _upload(self) -> str | None:
+        plan = self.shard.plan
+        name = f"{run_code(plan.ref.run)}-{plan.ref.name}-a{self.attempt.number}.jsonl"
+        pieces = _pieces(self.ports.store, plan.requests_name)
+        file_id = self.provider.upload(pieces, size_bytes=plan.size_bytes, name=name)
+        if file_id:
+            self.ports.ledger.note_file(self.attempt.attempt_id, file_id)
+        return file_id
+
+    def _create(self, file_id: str | None) -> BatchState:
+        plan = self.shard.plan
+        return self.provider.create(
+            file_id=file_id,
+            lines=_pieces(self.ports.store, plan.requests_name),
+            endpoint=self.job.request_spec(plan.choice).endpoint,
+            label=label_of(self.ports, self.attempt),
+        )
+
+    def _end(self, outcome: Literal["absent", "refused"], reason: str, *, wait_s: float) -> Outcome:
+        now = self.ports.clock.now()
+        retry_at = now + timedelta(seconds=wait_s) if wait_s else None
+        self.ports.ledger.end_attempt(self.attempt.attempt_id, outcome, reason=reason[:500], retry_at=retry_at, now=now)
+        return Moved()
+
+
+def keep_id(ports: Ports, attempt: Attempt, state: BatchState) -> None:
+    """
+    Record a batch id in the store and in the ledger, and keep trying for two minutes: the money is spent.
+
+    Either place is enough for a successor; the vendor's listing is the third.
+    """
+    pause_s = 0.2
+    is_noted = False
+    while True:
+        try:
+            if not is_noted:
+                ports.store.write(batch_note(attempt), state.batch_id.encode())
+                is_noted = True
+            return ports.ledger.note_open(attempt.attempt_id, state, now=ports.clock.now())
+        except StorageUnavailable:
+            if pause_s > 60:
+                raise
+            ports.clock.sleep(pause_s)
+            pause_s *= 2
+
+
+def _hold(ports: Ports, shard: Shard, reason: Reason) -> Outcome:
+    ports.ledger.hold(shard.plan.ref, reason.value, now=ports.clock.now())
+    return Moved()
+
+
+def _pieces(store: Store, name: str) -> Iterator[bytes]:
+    with store.reader(name) as file:
+        while piece := file.read(PIECE_BYTES):
+            yield piece
+
+
+def _check_content(store: Store, shard: Shard) -> None:
+    """Refuse to send anything but what was sealed."""
+    sha = hashlib.sha256()
+    for piece in _pieces(store, shard.plan.requests_name):
+        sha.update(piece)
+    if sha.hexdigest() != shard.plan.content_sha256:
+        name = store.uri(shard.plan.requests_name)
+        raise PlanChanged(name, sealed=shard.plan.content_sha256, found=sha.hexdigest())

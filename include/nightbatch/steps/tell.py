@@ -1,0 +1,160 @@
+"""Tell people: at risk, late, failed, incomplete, report. Written down first, then sent, at most one repeat."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+
+from nightbatch.core.deadline import Lateness, lateness
+from nightbatch.core.shard import ShardState
+from nightbatch.errors import NightbatchError, RunIncomplete
+from nightbatch.job import Job
+from nightbatch.ports import Message, Ports, Run, Shard
+
+from .settle import Books
+
+log = logging.getLogger(__name__)
+
+
+def tell(ports: Ports, run: str, message: Message) -> int:
+    """
+    Deliver a message over every channel that has not had it; gives how many took it.
+
+    A channel that is down is logged and fails nothing: the run's colour says the same.
+    """
+    now = ports.clock.now
+    payload = {"title": message.title, "facts": list(map(list, message.facts)), "to_do": message.to_do}
+    ports.ledger.record_event(message.event_id, message.kind, run, payload, now=now())
+    delivered = 0
+    for notifier in ports.notifiers():
+        if not ports.ledger.may_deliver(message.event_id, notifier.channel, now=now()):
+            continue
+        try:
+            notifier.send(message)
+        except NightbatchError as error:
+            log.warning("%s: could not tell people by %s: %s", run, notifier.channel, error)
+            continue
+        ports.ledger.note_delivered(message.event_id, notifier.channel, now=now())
+        delivered += 1
+    return delivered
+
+
+def watch_deadline(ports: Ports, job: Job, run: Run, due: datetime, *, link: str = "") -> Lateness:
+    """Look how an unfinished run stands to its deadline, and tell people when it is at risk or late."""
+    shards = ports.ledger.shards(run.run)
+    if run.state in ("complete", "failed"):
+        return Lateness.ON_TIME
+    now = ports.clock.now()
+    stands = lateness(now=now, due=due, warn_before=job.warn_before, started=run.started_utc)
+    kind = {Lateness.AT_RISK: "at_risk", Lateness.MISSED: "late"}.get(stands)
+    if kind is not None and kind in job.notify.on:
+        tell(ports, run.run, late_message(ports, run, shards, kind=kind, due=due, now=now, link=link))
+    return stands
+
+
+def late_message(
+    ports: Ports, run: Run, shards: Sequence[Shard], *, kind: str, due: datetime, now: datetime, link: str
+) -> Message:
+    """Say what is late or about to be, by how much, and which batches it waits for."""
+    waiting = [shard for shard in shards if shard.state not in (ShardState.LOADED, ShardState.HELD)]
+    minutes = abs((now - due).total_seconds()) / 60
+    if kind == "late":
+        title = f"{run.job}: deadline (SLA) missed"
+        when = f"{due:%Y-%m-%d %H:%M} UTC, missed by {minutes:.0f} min"
+    else:
+        title = f"{run.job}: deadline (SLA) at risk"
+        when = f"{due:%Y-%m-%d %H:%M} UTC, in {minutes:.0f} min"
+    rows = sum(shard.plan.rows for shard in waiting)
+    reserved, spent = ports.ledger.spent(run.run)
+    return Message(
+        event_id=f"{run.run}:{kind}",
+        kind=kind,
+        title=title,
+        facts=(
+            ("Deadline (SLA)", when),
+            ("Window", str(run.window)),
+            ("Run", run.run),
+            ("Waiting for", f"{len(waiting)} of {len(shards)} shards, {rows:,} rows" if shards else "no plan yet"),
+            ("Batches", ", ".join(map(_batch_words, waiting[:5])) or "none is open"),
+            ("Money", f"{spent:.4f} USD spent, at most {reserved:.4f} more reserved"),
+        ),
+        happens_next="nightbatch goes on waiting; every answer is loaded as it arrives, and nothing is sent twice.",
+        to_do=(
+            f"If the answers are no use later, run `nightbatch status {run.job}` to see which batch is slow and decide "
+            "whether to cancel it at the vendor; its finished rows are still loaded and paid. Otherwise do nothing."
+        ),
+        link=link or ports.settings.ui_base_url,
+    )
+
+
+def _batch_words(shard: Shard) -> str:
+    attempt = shard.current
+    if attempt is None or attempt.batch_id is None:
+        return f"{shard.plan.ref.name} ({shard.state}, no batch yet)"
+    return f"{shard.plan.ref.name} = {attempt.batch_id} at {attempt.provider} ({attempt.vendor_status or 'open'})"
+
+
+def tell_ending(
+    ports: Ports, job: Job, run: Run, books: Books | None, problem: NightbatchError | None, *, link: str = ""
+) -> None:
+    """Send the report of a run that is complete, or say that it failed or is incomplete."""
+    if problem is None:
+        if "report" in job.notify.on and books is not None:
+            tell(ports, run.run, _report(ports, run, books, link))
+    elif "failed" in job.notify.on:
+        tell(ports, run.run, _failure(ports, run, books, problem, link))
+
+
+def _report(ports: Ports, run: Run, books: Books, link: str) -> Message:
+    return Message(
+        event_id=f"{run.run}:report",
+        kind="report",
+        title=f"{run.job}: {books.good:,} answers loaded for {books.cost_usd:.4f} USD",
+        facts=(("Window", str(run.window)), ("Run", run.run), *book_facts(books)),
+        happens_next="Nothing; the run is complete.",
+        to_do="Nothing.",
+        link=link or ports.settings.ui_base_url,
+    )
+
+
+def _failure(ports: Ports, run: Run, books: Books | None, problem: NightbatchError, link: str) -> Message:
+    is_incomplete = isinstance(problem, RunIncomplete)
+    count = sum(books.pending.values()) + books.in_flight if books else 0
+    what = f"incomplete, {count:,} rows are pending" if is_incomplete else "failed"
+    moment = f"{ports.clock.now():%Y%m%dT%H%M%S}"
+    return Message(
+        # A run may fail, be cleared, and fail again: each ending is an event of its own.
+        event_id=f"{run.run}:failed:{books.state if books else 'no-plan'}:{moment}",
+        kind="incomplete" if is_incomplete else "failed",
+        title=f"{run.job}: run {what}",
+        facts=(
+            ("What happened", str(problem)),
+            ("Window", str(run.window)),
+            ("Run", run.run),
+            *(book_facts(books) if books else ()),
+        ),
+        happens_next=(
+            "The job's next run takes the pending rows first. Loaded answers stay; nothing is paid twice."
+            if is_incomplete
+            else "Nothing happens on its own. Loaded answers stay; nothing is paid twice."
+        ),
+        to_do="Mend the cause above, then clear the run in Airflow (with downstream), or run the window again.",
+        link=link or ports.settings.ui_base_url,
+    )
+
+
+def book_facts(books: Books) -> tuple[tuple[str, str], ...]:
+    """Give the figures of a run that people ask for, in reading order."""
+    dead = ", ".join(f"{count:,} {reason}" for reason, count in books.dead.items())
+    again = ", ".join(f"{count:,} {reason}" for reason, count in books.sent_again.items())
+    return (
+        ("Records pulled", f"{books.pulled:,} (and {books.from_pending:,} pending from earlier runs)"),
+        ("Unchanged / duplicates", f"{books.unchanged:,} / {books.duplicates:,}"),
+        ("Loaded", f"{books.merged:,}"),
+        ("Sent again", again or "none"),
+        ("Dead letters", f"{books.dead_rows:,}" + (f" ({dead})" if dead else "")),
+        ("Pending", f"{sum(books.pending.values()) + books.copies_pending:,}"),
+        ("Batches", f"{books.batches:,}"),
+        ("Cost", f"{books.cost_usd:.4f} USD (real time: {books.realtime_usd:.4f} USD)"),
+    )

@@ -1,0 +1,46 @@
+"""Ask a model about a few records in real time, and say all that a prompt's author wants to see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+
+from nightbatch.core.answer import AnswerChecker
+from nightbatch.core.request import Endpoint, Messages
+from nightbatch.core.result import Result
+from nightbatch.core.verdict import Verdict, judge
+from nightbatch.core.window import Window
+from nightbatch.job import Job
+from nightbatch.ports import Ports
+
+from .lanes import open_lane
+from .pull import Tally, pull
+from .render import render
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One record, asked in real time. `messages` is None where the record could not be rendered."""
+
+    key: str
+    messages: Messages | None
+    result: Result | None
+    verdict: Verdict | None
+    cost_usd: Decimal | None
+    problem: str = ""
+
+
+def trials(ports: Ports, job: Job, window: Window, *, count: int) -> Iterator[Trial]:
+    """Ask about the first records of a window, one after the other; nothing is written anywhere."""
+    lane = open_lane(ports, job, 0)
+    check = AnswerChecker(job.answer.json_schema, embeddings=lane.endpoint is Endpoint.EMBEDDINGS)
+    for part in render(pull(ports.source(), job, window, Tally(), limit=count), job):
+        for question in part:
+            if question.messages is None:
+                yield Trial(question.key, None, None, None, None, f"{question.reason}: {question.detail}")
+                continue
+            result = lane.provider.ask(lane.encoder.body(question.messages), endpoint=lane.endpoint)
+            known = bool(lane.realtime.input_usd)
+            cost = lane.realtime.cost_usd(result.usage) if known else None
+            yield Trial(question.key, question.messages, result, judge(result, check), cost)

@@ -1,0 +1,156 @@
+"""Step 7, validate: give every row that was sent exactly one verdict, and book what it cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from decimal import Decimal
+
+import pyarrow as pa
+
+from nightbatch.core.answer import AnswerChecker
+from nightbatch.core.ids import custom_id_prefix, row_of, run_code
+from nightbatch.core.money import Cost
+from nightbatch.core.request import Endpoint
+from nightbatch.core.result import Result
+from nightbatch.core.verdict import MISSING, Verdict, VerdictKind, judge
+from nightbatch.job import Job
+from nightbatch.ports import Ports, Shard, Store
+
+from .lanes import OpenLane, open_lane
+from .outcome import Moved, Outcome
+from .parquet import RowWriter, read_rows, row_writer
+
+VERDICT_SCHEMA = pa.schema(
+    [
+        ("row", pa.int32()),
+        ("key", pa.string()),
+        ("fingerprint", pa.string()),
+        ("sends", pa.int32()),
+        ("kind", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("answer", pa.string()),
+        ("model", pa.string()),
+        ("custom_id", pa.string()),
+        ("input_tokens", pa.int64()),
+        ("output_tokens", pa.int64()),
+        ("cached_tokens", pa.int64()),
+        ("cost_usd", pa.decimal128(18, 9)),
+    ]
+)
+"""
+One row a request, in the order of the answers. `answer` is untrusted; for bad rows it is cut.
+
+Where a vendor sent a row twice, first bad and then good, both stand here, and the good one counts.
+"""
+
+MAX_RAW_CHARS = 20_000
+NANO = Decimal("1e-9")
+
+
+def validate(ports: Ports, job: Job, shard: Shard) -> Outcome:
+    """Judge the stored raw results of a shard; doing it again gives the same verdicts."""
+    lane = open_lane(ports, job, shard.plan.choice, max_output_tokens=shard.plan.max_output_tokens)
+    name = f"{shard.plan.ref.folder}/verdicts.parquet"
+    with row_writer(ports.store, name, VERDICT_SCHEMA) as out:
+        reading = _Reading(ports, job, shard, lane, out)
+        reading.read()
+    ports.ledger.note_collected(
+        shard.plan.ref, verdicts_name=name, counts=reading.tally(), cost=reading.cost, now=ports.clock.now()
+    )
+    return Moved()
+
+
+class _Reading:
+    """One reading of a shard's raw files; its memory is the shard's index, never its answers."""
+
+    def __init__(self, ports: Ports, job: Job, shard: Shard, lane: OpenLane, out: RowWriter) -> None:
+        self.store, self.shard, self.lane, self.out = ports.store, shard, lane, out
+        ref = shard.plan.ref
+        self.prefix = custom_id_prefix(ports.ledger.ledger_id, run_code(ref.run), ref.round, ref.shard)
+        self.check = AnswerChecker(job.answer.json_schema, embeddings=lane.endpoint is Endpoint.EMBEDDINGS)
+        self.index = list(read_rows(ports.store, shard.plan.index_name, ("key", "fingerprint", "sends")))
+        self.verdicts: list[Verdict | None] = [None] * shard.plan.rows
+        self.odd: Counter[str] = Counter()
+        self.cost = Cost()
+
+    def read(self) -> None:
+        """Judge every line, then every row that no line was about."""
+        for name in self.shard.raw_names:
+            for line in lines(self.store, name):
+                self._take(line)
+        for row, verdict in enumerate(self.verdicts):
+            if verdict is None:
+                self._write(row, MISSING, None, Cost())
+
+    def _take(self, line: bytes) -> None:
+        try:
+            result = self.lane.provider.parse(line)
+        except ValueError:
+            # Whichever row it was about is missing from the files now, and is sent again.
+            self.odd["unreadable lines"] += 1
+            return
+        row = row_of(result.custom_id, self.prefix)
+        if row is None or row >= len(self.verdicts):
+            self.odd["unknown custom_ids"] += 1
+            return
+        verdict, earlier = judge(result, self.check), self.verdicts[row]
+        if earlier is not None:
+            self.odd["repeated rows"] += 1
+            if earlier.kind is VerdictKind.GOOD or verdict.kind is not VerdictKind.GOOD:
+                return
+        self._write(row, verdict, result, self._bill(result) if earlier is None else Cost())
+
+    def _bill(self, result: Result) -> Cost:
+        usage = result.usage
+        # Rounded here, once, so that the rows add up to the ledger's figure to the last digit.
+        batch, realtime = (rate.cost_usd(usage).quantize(NANO) for rate in (self.lane.rate, self.lane.realtime))
+        cost = Cost(usage, batch, realtime)
+        self.cost += cost
+        return cost
+
+    def _write(self, row: int, verdict: Verdict, result: Result | None, cost: Cost) -> None:
+        self.verdicts[row] = verdict
+        key, fingerprint, sends = self.index[row]
+        is_good = verdict.kind is VerdictKind.GOOD
+        text = result.text if result else None
+        if text is not None:
+            text = self.check.canonical(text) if is_good else text[:MAX_RAW_CHARS]
+        self.out.add(
+            (
+                row,
+                key,
+                fingerprint,
+                sends,
+                verdict.kind.value,
+                verdict.reason.value,
+                verdict.detail,
+                text,
+                (result.model if result else "") or self.shard.plan.model,
+                f"{self.prefix}{row}",
+                cost.usage.input_tokens,
+                cost.usage.output_tokens,
+                cost.usage.cached_tokens,
+                cost.batch_usd,
+            )
+        )
+
+    def tally(self) -> dict[str, int]:
+        """Count rows by verdict and reason, and the odd lines beside them."""
+        counts: Counter[str] = Counter()
+        for verdict in self.verdicts:
+            if verdict is not None:
+                counts[f"{verdict.kind}:{verdict.reason}" if verdict.reason else verdict.kind.value] += 1
+        return {**counts, **{f"odd:{what}": count for what, count in self.odd.items()}}
+
+
+def lines(store: Store, name: str) -> Iterator[bytes]:
+    """Stream the lines of a JSONL file, split at newlines alone: U+2028 may stand inside an answer."""
+    with store.reader(name) as file:
+        rest = b""
+        while piece := file.read(1 << 20):
+            *whole, rest = (rest + piece).split(b"\n")
+            yield from (line for line in whole if line.strip())
+        if rest.strip():
+            yield rest

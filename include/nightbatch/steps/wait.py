@@ -1,0 +1,67 @@
+"""Step 5, wait: look at an open batch, and say when to look again or that it has ended."""
+
+from __future__ import annotations
+
+import zlib
+from datetime import datetime, timedelta
+
+from nightbatch.core.batch import BatchState, Next, decide
+from nightbatch.errors import BatchVanished
+from nightbatch.ports import Attempt, Ports, Settings, Shard
+
+from .collect import collect
+from .outcome import BatchWait, Moved, Outcome, Waiting
+
+
+def wait(ports: Ports, shard: Shard) -> Outcome:
+    """
+    Look once at the shard's batch.
+
+    Raises BatchVanished where the vendor has not known it for longer than a blip: whether to send a batch again
+    that may have been billed is a person's decision.
+    """
+    attempt, plan = shard.current, shard.plan
+    if attempt is None or attempt.batch_id is None:
+        return Moved()
+    now = ports.clock.now()
+    state = ports.provider(plan.provider, plan.connection).poll(attempt.batch_id)
+    last_seen = attempt.last_seen_utc or attempt.created_utc or attempt.intent_utc
+    decision = decide(state, now=now, last_seen=last_seen)
+    if decision.next is Next.COLLECT:
+        return collect(ports, shard, state)
+    if decision.next is Next.REQUEUE:
+        retry_at = now + timedelta(seconds=ports.settings.queue_wait_s)
+        ports.ledger.end_attempt(
+            attempt.attempt_id, "refused", reason=decision.reason[:500], retry_at=retry_at, now=now
+        )
+        return Moved()
+    if decision.next is Next.VANISHED:
+        raise BatchVanished(plan.provider, attempt.batch_id, since=last_seen)
+    ports.ledger.note_seen(attempt.attempt_id, state, now=now)
+    return _wait_for(attempt, state, plan.provider, plan.connection, ports.settings, now, decision.reason)
+
+
+def _wait_for(
+    attempt: Attempt,
+    state: BatchState,
+    provider: str,
+    connection: str,
+    settings: Settings,
+    now: datetime,
+    reason: str,
+) -> Waiting:
+    created = attempt.created_utc or attempt.intent_utc
+    until = now + next_poll(settings, batch_id=state.batch_id, age=now - created)
+    return Waiting(until, reason, BatchWait(provider, connection, state.batch_id, created))
+
+
+def next_poll(settings: Settings, *, batch_id: str, age: timedelta) -> timedelta:
+    """
+    Say how long to leave a batch alone: a tenth of its age, within the settings.
+
+    Spread by up to a fifth either way, by the batch's own name, so that shards made together are not asked about
+    together.
+    """
+    seconds = min(max(age.total_seconds() / 10, settings.poll_from_s), settings.poll_to_s)
+    spread = 0.8 + 0.4 * (zlib.crc32(f"{batch_id}{age.seconds // 10}".encode()) % 1000) / 1000
+    return timedelta(seconds=seconds * spread)

@@ -1,0 +1,233 @@
+"""All ten steps on memory adapters: what goes in is accounted for, and a killed run that is run again pays once."""
+
+from __future__ import annotations
+
+import pytest
+
+from nightbatch import flow
+from nightbatch.core.money import Usage
+from nightbatch.core.result import ErrorKind, Finish, Outcome, Result
+from nightbatch.errors import RunIncomplete
+from tests.memory_stack import NEXT_NIGHT, NIGHT, KillAt, Killed, Stack, job_of
+
+RECORDS = [(f"k{n}", f"text {n}") for n in range(8)]
+USAGE = Usage(input_tokens=10, output_tokens=5)
+
+
+def answered(text: str) -> Result:
+    return Result("", Outcome.ANSWERED, text, usage=USAGE, model="echo-1")
+
+
+def test_every_record_is_answered_and_the_books_close() -> None:
+    stack = Stack(RECORDS)
+
+    books = flow.run(stack.ports(), job_of(), NIGHT)
+
+    assert stack.answers() == {f"k{n}": f"text {n}" for n in range(8)}
+    assert (books.state, books.pulled, books.requests, books.good, books.merged) == ("complete", 8, 8, 8, 8)
+    assert books.batches == 3
+    assert str(books.cost_usd) == "0.000120000"
+    assert books.realtime_usd == 2 * books.cost_usd
+
+
+def test_a_run_again_reads_no_source_sends_nothing_and_costs_nothing() -> None:
+    stack = Stack(RECORDS)
+    first = flow.run(stack.ports(), job_of(), NIGHT)
+
+    second = flow.run(stack.ports(), job_of(), NIGHT)
+
+    assert stack.reads == 1
+    assert len(stack.vendor.batches) == 3
+    assert second.cost_usd == first.cost_usd
+
+
+def test_records_that_ask_the_same_are_asked_once_and_answered_each() -> None:
+    stack = Stack([*RECORDS, ("twin", "text 3")])
+
+    books = flow.run(stack.ports(), job_of(), NIGHT)
+
+    assert stack.answers()["twin"] == "text 3"
+    assert (books.duplicates, books.requests, books.merged) == (1, 8, 9)
+    assert stack.vendor.billed["text 3"] == 1
+
+
+def test_a_record_whose_answer_is_in_the_sink_is_not_sent_again() -> None:
+    stack = Stack(RECORDS)
+    flow.run(stack.ports(), job_of(), NIGHT)
+    stack.records = [*RECORDS, ("new", "new text")]
+
+    books = flow.run(stack.ports(), job_of(), NEXT_NIGHT)
+
+    assert (books.pulled, books.unchanged, books.requests) == (9, 8, 1)
+    assert set(stack.vendor.billed.values()) == {1}
+
+
+def test_failed_rows_are_sent_again_and_only_they() -> None:
+    stack = Stack(RECORDS)
+
+    def answer(messages, times):
+        if messages.user == "text 1" and times == 0:
+            return Result("", Outcome.EXPIRED)
+        if messages.user == "text 2" and times == 0:
+            return Result("", Outcome.ERRORED, error_kind=ErrorKind.TRANSIENT, error_code="500")
+        return answered(messages.user)
+
+    stack.vendor.answer = answer
+
+    books = flow.run(stack.ports(), job_of(), NIGHT)
+
+    assert books.sent_again == {"expired": 1, "transient_error": 1}
+    assert (books.good, books.state) == (8, "complete")
+    assert {text: times for text, times in stack.vendor.billed.items() if times > 1} == {"text 1": 2, "text 2": 2}
+
+
+def test_a_truncated_row_is_asked_again_with_a_larger_cap() -> None:
+    stack = Stack(RECORDS[:1])
+    stack.vendor.answer = lambda messages, times: (
+        Result("", Outcome.ANSWERED, "tex", Finish.TRUNCATED, usage=USAGE) if times == 0 else answered("whole")
+    )
+
+    flow.run(stack.ports(), job_of(), NIGHT)
+
+    shard = stack.ledger.shards(stack.ledger.runs()[0].run, round_=1)[0]
+    assert shard.plan.max_output_tokens == 200
+    assert stack.answers() == {"k0": "whole"}
+
+
+def test_a_row_that_can_never_be_answered_is_a_dead_letter_with_its_reason() -> None:
+    stack = Stack([*RECORDS, ("twin", "text 0")])
+    refusal = Result("", Outcome.ERRORED, error_kind=ErrorKind.PERMANENT, error_code="context_length_exceeded")
+    stack.vendor.answer = lambda messages, _: refusal if messages.user == "text 0" else answered(messages.user)
+
+    books = flow.run(stack.ports(), job_of(), NIGHT)
+
+    assert books.dead == {"invalid_request": 1}
+    assert (books.copies_dead, books.dead_rows, books.merged) == (1, 2, 7)
+    run = stack.ledger.runs()[0].run
+    letters = {key: letter["reason"] for (_, key), letter in stack.sink.dead.items() if _ == run}
+    assert letters == {"k0": "invalid_request", "twin": "invalid_request"}
+
+
+def test_rows_never_answered_are_pending_and_go_on_when_the_run_is_run_again() -> None:
+    stack = Stack([*RECORDS, ("twin", "text 0")])
+    stack.vendor.answer = lambda messages, _: (
+        Result("", Outcome.EXPIRED) if messages.user == "text 0" else answered(messages.user)
+    )
+    with pytest.raises(RunIncomplete, match="2 rows are pending"):
+        flow.run(stack.ports(), job_of(), NIGHT)
+    stack.vendor.answer = lambda messages, _: answered(messages.user)
+
+    books = flow.run(stack.ports(), job_of(), NIGHT)
+
+    assert (books.state, books.from_pending, books.pulled, books.merged) == ("complete", 2, 0, 2)
+    assert len(stack.answers()) == 9
+    assert stack.reads == 1
+
+
+def test_the_next_night_takes_what_the_last_one_left_pending() -> None:
+    stack = Stack(RECORDS[:2])
+    stack.vendor.answer = lambda messages, _: Result("", Outcome.EXPIRED)
+    with pytest.raises(RunIncomplete):
+        flow.run(stack.ports(), job_of(), NIGHT)
+    stack.vendor.answer = lambda messages, _: answered(messages.user)
+    stack.records = [("k0", "text 0, changed"), ("k9", "text 9")]
+
+    books = flow.run(stack.ports(), job_of(), NEXT_NIGHT)
+
+    assert stack.answers() == {"k0": "text 0, changed", "k1": "text 1", "k9": "text 9"}
+    assert (books.pulled, books.from_pending, books.superseded, books.requests) == (2, 2, 1, 3)
+
+
+def test_account_trouble_stops_sending_and_keeps_every_row_pending() -> None:
+    stack = Stack(RECORDS)
+    credit = Result("", Outcome.ERRORED, error_kind=ErrorKind.ACCOUNT, error_code="credit")
+    stack.vendor.answer = lambda messages, _: credit
+
+    with pytest.raises(RunIncomplete, match="8 account_trouble"):
+        flow.run(stack.ports(), job_of(), NIGHT)
+
+    assert len(stack.vendor.batches) == 3
+
+
+def test_a_shard_that_could_break_the_budget_is_not_sent() -> None:
+    stack = Stack(RECORDS)
+
+    with pytest.raises(RunIncomplete, match="8 budget"):
+        flow.run(stack.ports(), job_of(budget_usd="0.0005"), NIGHT)
+
+    assert stack.vendor.batches == {}
+    assert stack.ledger.spent(stack.ledger.runs()[0].run) == (0, 0)
+
+
+def test_what_is_reserved_counts_against_the_budget_until_it_is_settled() -> None:
+    stack = Stack([*RECORDS, ("k8", "text 8")])
+    stack.provider.ends_at_once = False
+    plan = flow.prepare(stack.ports(), job_of(budget_usd="0.003"), NIGHT)
+    job = flow.sealed_job(stack.ports(), plan.run)
+    worst = plan.shards[0].worst_usd
+    assert worst * 2 < job.budget_usd < worst * 3
+
+    for shard in plan.shards:
+        flow.advance(stack.ports(), job, shard.ref)
+
+    assert [shard.state for shard in stack.ledger.shards(plan.run)] == ["open", "open", "held"]
+    assert stack.ledger.spent(plan.run) == (worst * 2, 0)
+
+
+def test_a_lost_create_reply_is_found_again_and_not_paid_twice() -> None:
+    stack = Stack(RECORDS[:3])
+
+    def lose() -> None:
+        stack.vendor.after_create = lambda: None
+        raise Killed
+
+    stack.vendor.after_create = lose
+    with pytest.raises(Killed):
+        flow.run(stack.ports(), job_of(), NIGHT)
+
+    books = flow.run(stack.ports(), job_of(), NIGHT)
+
+    assert len(stack.vendor.batches) == 1
+    assert (books.good, set(stack.vendor.billed.values())) == (3, {1})
+
+
+@pytest.mark.parametrize("found_by", ["label", "count"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("port", ["ledger", "store", "provider", "sink"])
+def test_killed_at_any_call_and_run_again_gives_the_same_rows_cost_and_batches(
+    port: str, when: str, found_by: str
+) -> None:
+    """Dies at the nth call of a port, for every n that the run makes, and compares with a run that lived."""
+
+    def flaky(messages, times):
+        return Result("", Outcome.EXPIRED) if messages.user == "text 1" and times == 0 else answered(messages.user)
+
+    whole = Stack(RECORDS, found_by=found_by)
+    whole.vendor.answer = flaky
+    expected = flow.run(whole.ports(), job_of(), NIGHT)
+    nth, died = 0, True
+    while died:
+        nth += 1
+        stack = Stack(RECORDS, found_by=found_by)
+        stack.vendor.answer = flaky
+        died = _killed_once(stack, port, nth, when)
+
+        books = flow.run(stack.ports(), job_of(), NIGHT)
+
+        where = f"{when} call {nth} of {port}"
+        assert stack.answers() == whole.answers(), where
+        assert (books.cost_usd, books.state) == (expected.cost_usd, "complete"), where
+        assert len(stack.vendor.batches) == len(whole.vendor.batches), where
+        assert stack.vendor.billed == whole.vendor.billed, where
+    assert nth > 3
+
+
+def _killed_once(stack: Stack, port: str, nth: int, when: str) -> bool:
+    inner = {"ledger": stack.ledger, "store": stack.store, "provider": stack.provider, "sink": stack.sink}[port]
+    dying = KillAt(inner, nth, when)
+    given = {"ledger": dying, "store": dying, "provider": lambda *_: dying, "sink": lambda: dying}[port]
+    try:
+        flow.run(stack.ports(**{port: given}), job_of(), NIGHT)
+    except Killed:
+        return True
+    return False
