@@ -1,22 +1,28 @@
 """Every store keeps the same promises: whole files or none, no false "not there", safe names."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.servers import S3ForTests, s3_server  # noqa: F401 -- a fixture
 
 from nightbatch.adapters import object_store_connect
 from nightbatch.adapters.memory import MemoryStore
 from nightbatch.adapters.object_store import ObjectStore
 from nightbatch.errors import ConnectionInvalid, StorageUnavailable
 from nightbatch.ports import Connection, Store
+
+if TYPE_CHECKING:
+    from tests.servers import S3ForTests
+
+pytest_plugins = ["tests.servers"]
 
 MB = 1 << 20
 
@@ -28,11 +34,8 @@ def connection_to(server: S3ForTests, **changes: Any) -> Connection:
 
 
 @pytest.fixture(scope="module")
-def s3_bucket(s3_server: S3ForTests) -> str:  # noqa: F811 -- the fixture
+def s3_bucket(s3_server: S3ForTests) -> str:
     return s3_server.new_bucket()
-
-
-Maker = Callable[[], Store]
 
 
 @pytest.fixture(params=["fake", "memory", "local", "s3"])
@@ -233,7 +236,7 @@ def test_a_store_that_is_down_is_unavailable_and_never_a_no(monkeypatch: pytest.
         file.write(b"1")
 
 
-def test_a_bucket_that_is_not_there_is_unavailable(s3_server: S3ForTests) -> None:  # noqa: F811 -- the fixture
+def test_a_bucket_that_is_not_there_is_unavailable(s3_server: S3ForTests) -> None:
     store = ObjectStore("s3://no-such-bucket/base", connection_to(s3_server))
 
     for call in (store.exists, store.read, store.names):
@@ -241,7 +244,7 @@ def test_a_bucket_that_is_not_there_is_unavailable(s3_server: S3ForTests) -> Non
             call("x")
 
 
-def test_a_wrong_secret_is_unavailable_and_not_shown(s3_server: S3ForTests, s3_bucket: str) -> None:  # noqa: F811
+def test_a_wrong_secret_is_unavailable_and_not_shown(s3_server: S3ForTests, s3_bucket: str) -> None:
     store = ObjectStore(f"s3://{s3_bucket}/x", connection_to(s3_server, password="wr0ng"))
 
     with pytest.raises(StorageUnavailable) as caught:
@@ -251,7 +254,7 @@ def test_a_wrong_secret_is_unavailable_and_not_shown(s3_server: S3ForTests, s3_b
     assert "wr0ng" not in repr(store)
 
 
-def test_a_file_replaced_while_it_is_read_is_noticed(s3_server: S3ForTests, s3_bucket: str) -> None:  # noqa: F811
+def test_a_file_replaced_while_it_is_read_is_noticed(s3_server: S3ForTests, s3_bucket: str) -> None:
     store = ObjectStore(f"s3://{s3_bucket}/replaced", connection_to(s3_server))
     store.write("file", b"a" * 10 * MB)
 
@@ -279,7 +282,7 @@ def test_a_half_written_local_file_is_in_no_listing(tmp_path: Path) -> None:
 
 
 def test_keys_of_the_machine_are_found_without_a_connection(
-    s3_server: S3ForTests,  # noqa: F811 -- the fixture
+    s3_server: S3ForTests,
     s3_bucket: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -294,7 +297,7 @@ def test_keys_of_the_machine_are_found_without_a_connection(
 
 
 def test_a_session_token_of_the_machine_does_not_mix_with_a_connections_keys(
-    s3_server: S3ForTests,  # noqa: F811 -- the fixture
+    s3_server: S3ForTests,
     s3_bucket: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -304,7 +307,7 @@ def test_a_session_token_of_the_machine_does_not_mix_with_a_connections_keys(
 
 
 def test_a_profile_gives_keys_through_boto3(
-    s3_server: S3ForTests,  # noqa: F811 -- the fixture
+    s3_server: S3ForTests,
     s3_bucket: str,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,

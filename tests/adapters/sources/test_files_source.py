@@ -1,5 +1,7 @@
 """Files become records: every format and compression, in order, whole, in bounded memory, or with a complaint."""
 
+from __future__ import annotations
+
 import csv
 import gzip
 import io
@@ -11,20 +13,24 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.servers import S3ForTests, s3_server  # noqa: F401 -- a fixture
 
 from nightbatch.adapters.object_store import ObjectStore
 from nightbatch.adapters.sources.files import FileSource
 from nightbatch.core.window import Window
 from nightbatch.errors import BadSource, StorageUnavailable
 from nightbatch.ports import Connection
+
+if TYPE_CHECKING:
+    from tests.servers import S3ForTests
+
+pytest_plugins = ["tests.servers"]
 
 MIDNIGHT = datetime(2026, 11, 21, tzinfo=UTC)
 DAY = Window(MIDNIGHT, MIDNIGHT + timedelta(days=1))
@@ -378,12 +384,14 @@ def test_a_line_without_end_is_told_and_not_kept_in_memory(tmp_path: Path, monke
 # --- memory -----------------------------------------------------------------------------------------------------
 
 MEASURE = """
-import resource, sys
+import sys
+from pathlib import Path
 from datetime import UTC, datetime
 from nightbatch.adapters.sources.files import FileSource
 from nightbatch.core.window import Window
 window = Window(datetime(2026, 11, 21, tzinfo=UTC), datetime(2026, 11, 22, tzinfo=UTC))
-def rss_mb(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def rss_mb():  # the peak of this process; getrusage would also count that of its parent before the exec
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 def count(uri): return sum(len(c.rows) for c in FileSource(uri, columns=["id", "text"], time_column=None).read(window))
 count(sys.argv[1])
 before = rss_mb()

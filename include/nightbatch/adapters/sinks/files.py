@@ -14,7 +14,8 @@ from nightbatch.adapters.object_store import ObjectStore
 from nightbatch.adapters.sinks.columns import Kind, answer_columns, sink_schema, typed_batch
 from nightbatch.adapters.sinks.files_latest import pairs_of, read_latest, winners
 from nightbatch.adapters.sinks.files_layout import MARKER, Marker, part_name, parts_of, rank_of, read_marker
-from nightbatch.adapters.sinks.files_write import context_batch, dead_schema, write_part
+from nightbatch.adapters.sinks.files_write import dead_batch, dead_schema, write_part
+from nightbatch.adapters.sql_names import free_name
 from nightbatch.errors import BadSink
 from nightbatch.ports import Connection, MergeCounts, SinkContext
 
@@ -50,6 +51,12 @@ class FileSink:
             key_column: What the key's column is called.
         """
         self._store = _open(uri, connection)
+        if free_name(key_column.lower(), "") != key_column.lower():
+            raise BadSink(
+                self.identity,
+                problem=f"the key column is named {key_column}, a name that the sink needs itself",
+                remedy="Rename the column in the source",
+            )
         self._format, self._key_column = format, key_column
         self._columns = answer_columns(answer_schema, key_column=key_column)
         self._schema = sink_schema(self._columns, key_column=key_column)
@@ -96,14 +103,14 @@ class FileSink:
     def bury(self, context: SinkContext, part: str, batches: Iterable[pa.RecordBatch]) -> int:
         """Write the dead letters of one part as one file below `dead_letters/`."""
         name = part_name("dead_letters", context, part, self._format)
-        typed = (context_batch(batch, context) for batch in batches)
-        return write_part(self._store, name, typed, dead_schema(), json_columns=frozenset())
+        typed = (dead_batch(batch, context, key_column=self._key_column) for batch in batches)
+        return write_part(self._store, name, typed, dead_schema(self._key_column), json_columns=frozenset())
 
     def known(self) -> Iterator[list[tuple[str, str]]]:
         """
         Stream (key, fingerprint) of the winning answers, in chunks, in no particular order.
 
-        Memory: 256 MB at most, then the disk of the machine's temporary folder, 100 bytes a row.
+        Memory: about 250 MB at most; then the disk of the temporary folder, about 100 bytes a row.
         """
         yield from winners(self._store)
 

@@ -39,7 +39,7 @@ def read_latest(uri: str, connection: Connection | None = None) -> pa.Table:
     seen: set[str] = set()
     tables = []
     for name in reversed(parts_of(store, "answers")):
-        with _as_sink(store):
+        with _as_sink(store, name):
             table = _read_part(store, name, kinds)
         tables.append(_unseen(table, marker.key_column, seen))
     return pa.concat_tables(tables) if tables else _schema(kinds).empty_table()
@@ -57,7 +57,7 @@ def winners(store: ObjectStore) -> Iterator[list[tuple[str, str]]]:
         pairs = Path(folder) / "pairs.parquet"
         _gather(store, names, marker.key_column, pairs)
         config: dict[str, Any] = {
-            "memory_limit": "256MB",
+            "memory_limit": "128MB",
             "temp_directory": folder,
             "threads": 2,
             "preserve_insertion_order": False,
@@ -71,7 +71,7 @@ def winners(store: ObjectStore) -> Iterator[list[tuple[str, str]]]:
 def pairs_of(store: ObjectStore, name: str, key_column: str) -> Iterator[list[tuple[str, str]]]:
     """Stream (key, fingerprint) of one part's file."""
     wanted = Wanted((key_column, "nb_fingerprint"), _ROWS_AT_ONCE, set())
-    with _as_sink(store), store.reader(name) as file:
+    with _as_sink(store, name), store.reader(name) as file:
         for piece in read_records(file, store.uri(name), format_of(name) or "parquet", wanted):
             yield [(str(key), str(fingerprint)) for key, fingerprint in piece.rows]
 
@@ -80,12 +80,12 @@ def _gather(store: ObjectStore, names: list[str], key_column: str, target: Path)
     """Copy keys and fingerprints of all parts into one local file, with the rank of their part."""
     import pyarrow.parquet as pq
 
-    schema = pa.schema([("key", pa.string()), ("fingerprint", pa.string()), ("rank", pa.int32())])
+    schema = pa.schema([("key", pa.string()), ("fingerprint", pa.string()), ("rank", pa.int64())])
     with pq.ParquetWriter(target, schema, compression="zstd", use_dictionary=False) as writer:
         for rank, name in enumerate(names):
             for pairs in pairs_of(store, name, key_column):
                 columns = [_texts([key for key, _ in pairs]), _texts([fingerprint for _, fingerprint in pairs])]
-                ranks = pa.repeat(pa.scalar(rank, pa.int32()), len(pairs))
+                ranks = _numbers(array("q", [rank]) * len(pairs))
                 writer.write_batch(pa.RecordBatch.from_arrays([*columns, ranks], schema=schema))
 
 
@@ -137,29 +137,38 @@ def _unseen(table: pa.Table, key_column: str, seen: set[str]) -> pa.Table:
             kept.append(index)
     if len(kept) == len(keys):
         return table
-    indices = array("q", reversed(kept))
-    return table.take(pa.Array.from_buffers(pa.int64(), len(indices), [None, pa.py_buffer(indices.tobytes())]))
+    return table.take(_numbers(array("q", reversed(kept))))
 
 
 def _schema(kinds: Mapping[str, Kind]) -> pa.Schema:
     return pa.schema([(name, ARROW_TYPES[kind]) for name, kind in kinds.items()])
 
 
+# Not `pa.array(list)` nor `pa.scalar`, which import pandas where it is installed: a second of CPU and 45 MB.
+
+
 def _texts(values: list[str | None] | list[str]) -> Any:
-    # Not `pa.array(list)`, which imports pandas where it is installed: a second of CPU and 45 MB.
     builder = pa.lib.StringBuilder()
     builder.append_values(values)
     return builder.finish()
 
 
+def _numbers(values: array[int]) -> Any:
+    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(values)])
+
+
 @contextmanager
-def _as_sink(store: ObjectStore) -> Iterator[None]:
-    """A damaged file of our own is a trouble of the sink."""
+def _as_sink(store: ObjectStore, name: str) -> Iterator[None]:
+    """Tell a damaged file of our own as a trouble of the sink."""
     try:
         yield
     except (BadSource, pa.ArrowException, msgspec.MsgspecError) as error:
         raise BadSink(
             store.identity,
-            problem=f"one of its files cannot be read: {error}",
+            problem=f"{name} cannot be read: {_told(error)}",
             remedy="Restore the file, or remove it and run its window again with force",
         ) from error
+
+
+def _told(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")

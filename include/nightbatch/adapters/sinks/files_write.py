@@ -10,35 +10,34 @@ import msgspec
 import pyarrow as pa
 
 from nightbatch.adapters.object_store import ObjectStore
-from nightbatch.ports import DEAD_SCHEMA, SinkContext
+from nightbatch.adapters.sinks.columns import ARROW_TYPES, Kind, constant, context_texts
+from nightbatch.adapters.sinks.table import DEAD_LETTERS
+from nightbatch.adapters.sql_names import OURS
+from nightbatch.ports import SinkContext
 
 _GROUP_ROWS = 20_000
 _GROUP_BYTES = 32 << 20
 """A row group of a Parquet file is written when it has as many rows or bytes, whichever comes first."""
 
-_CONTEXT_FIELDS = [
-    ("nb_window_start", pa.timestamp("us", tz="UTC")),
-    ("nb_window_end", pa.timestamp("us", tz="UTC")),
-    ("nb_generation", pa.int64()),
-    ("nb_run", pa.string()),
-    ("nb_job", pa.string()),
-]
+
+def dead_schema(key_column: str) -> pa.Schema:
+    """Give the columns of a file of dead letters; the same as those of a table."""
+    kinds = {key_column: Kind.TEXT} | DEAD_LETTERS
+    return pa.schema([(name, ARROW_TYPES[kind]) for name, kind in kinds.items()])
 
 
-def dead_schema() -> pa.Schema:
-    """Give the columns of a dead letter's file: `DEAD_SCHEMA`, and what the run is about."""
-    return pa.schema([*DEAD_SCHEMA, *_CONTEXT_FIELDS])
-
-
-def context_batch(batch: pa.RecordBatch, context: SinkContext) -> pa.RecordBatch:
-    """Put what the run is about behind the columns of a batch of dead letters."""
-    window = context.window
-    values = (window.start, window.end, context.generation, context.run, context.job)
-    constants = [
-        pa.repeat(pa.scalar(value, type_), batch.num_rows)
-        for value, (_, type_) in zip(values, _CONTEXT_FIELDS, strict=True)
-    ]
-    return pa.RecordBatch.from_arrays([*batch.columns, *constants], schema=dead_schema())
+def dead_batch(batch: pa.RecordBatch, context: SinkContext, *, key_column: str) -> pa.RecordBatch:
+    """Turn a batch of `DEAD_SCHEMA` into rows of a file of dead letters."""
+    constants = context_texts(context)
+    schema = dead_schema(key_column)
+    arrays = []
+    for field in schema:
+        if field.name in constants:
+            arrays.append(constant(constants[field.name], batch.num_rows, field.type))
+        else:
+            source = "key" if field.name == key_column else field.name.removeprefix(OURS)
+            arrays.append(batch.column(source).cast(field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def write_part(
