@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
+from typing import BinaryIO, Protocol
 
+from nightbatch.adapters.object_store_bucket import BucketFiles, told
 from nightbatch.adapters.object_store_connect import identity_of, open_bucket
 from nightbatch.adapters.object_store_local import LocalFiles
-from nightbatch.adapters.object_store_names import Location, check_name, parse_uri
-from nightbatch.errors import StorageUnavailable
+from nightbatch.adapters.object_store_names import check_name, parse_uri
 from nightbatch.ports import Connection
-
-if TYPE_CHECKING:
-    from obstore.store import ObjectStore as Bucket
-
-_PART_BYTES = 8 << 20
-"""Size of one uploaded part; 10,000 parts are the most a vendor takes, so a file may have 80 GB."""
-_PARTS_AT_ONCE = 3
-_BLOCK_BYTES = 4 << 20
-"""Size of one read; memory of an open reader."""
 
 
 class _Files(Protocol):
@@ -55,7 +45,7 @@ class ObjectStore:
         if self.location.scheme == "file":
             self._files = LocalFiles(Path(self.location.prefix))
         else:
-            self._files = _BucketFiles(open_bucket(self.location, connection), self.location)
+            self._files = BucketFiles(open_bucket(self.location, connection), self.location.prefix)
         self.identity = identity_of(base_uri, connection)
         """Names the folder without secrets; equal for two stores that hold the same files."""
 
@@ -127,177 +117,3 @@ class ObjectStore:
         """Put the client's errors into our words; "it is not there" stays FileNotFoundError."""
         with told(f"{self.location.uri}/{name}"):
             yield
-
-
-@contextmanager
-def told(what: str) -> Iterator[None]:
-    """Turn what a bucket or a disk raises into StorageUnavailable; FileNotFoundError passes."""
-    from obstore.exceptions import BaseError
-
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except (OSError, BaseError) as error:
-        raise StorageUnavailable(what, cause=_short(error)) from error
-
-
-class _BucketFiles:
-    """Files in a bucket. Raises the client's errors and FileNotFoundError."""
-
-    def __init__(self, bucket: Bucket, location: Location) -> None:
-        self._bucket = bucket
-        self._base = f"{location.prefix}/" if location.prefix else ""
-        self._is_seen = False
-
-    @contextmanager
-    def writer(self, name: str) -> Iterator[BinaryIO]:
-        """Upload in parts; the closing call makes the file appear, and without it nothing does."""
-        import obstore
-
-        path = self._base + name
-        sink = obstore.open_writer(self._bucket, path, buffer_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
-        raw = _Upload(sink)
-        file = io.BufferedWriter(raw, 1 << 20)
-        try:
-            yield cast(BinaryIO, file)
-            if not file.closed:
-                file.flush()
-        except BaseException:
-            raw.abandon()
-            raise
-        sink.close()
-
-    @contextmanager
-    def reader(self, name: str) -> Iterator[BinaryIO]:
-        """Read by ranges of one version of the file."""
-        with self._certain(name):
-            meta = self._bucket.head(self._base + name)
-        download = _Download(self._bucket, self._base + name, meta["size"], meta.get("e_tag"))
-        with io.BufferedReader(download, _BLOCK_BYTES) as file:
-            yield cast(BinaryIO, file)
-
-    def read(self, name: str) -> bytes:
-        with self._certain(name):
-            return bytes(self._bucket.get(self._base + name).bytes())
-
-    def write(self, name: str, content: bytes, *, if_absent: bool) -> bool:
-        from obstore.exceptions import AlreadyExistsError
-
-        try:
-            self._bucket.put(
-                self._base + name, content, mode="create" if if_absent else "overwrite", use_multipart=False
-            )
-        except AlreadyExistsError:
-            return False
-        return True
-
-    def exists(self, name: str) -> bool:
-        try:
-            with self._certain(name):
-                self._bucket.head(self._base + name)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def size_bytes(self, name: str) -> int:
-        with self._certain(name):
-            return int(self._bucket.head(self._base + name)["size"])
-
-    def names(self, prefix: str) -> list[str]:
-        listing = self._bucket.list((self._base + prefix).rstrip("/") or None, chunk_size=1000)
-        with self._no_absent_bucket():
-            cut = len(self._base)
-            return sorted(item["path"][cut:] for page in listing for item in page)
-
-    def delete(self, name: str) -> None:
-        with suppress(FileNotFoundError), self._certain(name):
-            self._bucket.delete(self._base + name)
-
-    @contextmanager
-    def _certain(self, name: str) -> Iterator[None]:
-        """
-        Let "not there" pass only where the bucket itself is there.
-
-        A look at one object says 404 for both, so the first such answer is checked by a listing.
-        """
-        try:
-            yield
-        except FileNotFoundError as error:
-            if not self._is_seen:
-                with self._no_absent_bucket():
-                    next(iter(self._bucket.list(self._base + name, chunk_size=1)), None)
-                self._is_seen = True
-            raise FileNotFoundError(f"{self._base}{name} is not in the bucket") from error
-
-    @contextmanager
-    def _no_absent_bucket(self) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError as error:
-            raise OSError("the bucket does not exist, or these credentials may not list it") from error
-
-
-class _Upload(io.RawIOBase):
-    """The writing end of an upload. Closing it makes nothing appear: only the end of the block does."""
-
-    def __init__(self, sink: Any) -> None:
-        self._sink: Any = sink
-        self._count = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._count
-
-    def write(self, piece: Any, /) -> int:
-        if self._sink is not None:
-            self._sink.write(bytes(piece))
-        self._count += len(piece)
-        return len(piece)
-
-    def abandon(self) -> None:
-        """Drop the upload; what a closing buffer still flushes goes nowhere."""
-        self._sink = None
-
-
-class _Download(io.RawIOBase):
-    """The reading end: seekable, one request a block, always of the version that was there at first."""
-
-    def __init__(self, bucket: Bucket, path: str, size_bytes: int, e_tag: str | None) -> None:
-        self._bucket, self._path, self._size, self._tag = bucket, path, size_bytes, e_tag
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any, /) -> int:
-        end = min(self._at + len(buffer), self._size)
-        if self._at >= end:
-            return 0
-        options: dict[str, Any] = {"range": (self._at, end)}
-        if self._tag is not None:
-            options["if_match"] = self._tag
-        with told(self._path):
-            piece = self._bucket.get(self._path, options=options).bytes()  # type: ignore[arg-type]  # a TypedDict
-        buffer[: len(piece)] = memoryview(piece)
-        self._at += len(piece)
-        return len(piece)
-
-
-def _short(error: BaseException) -> str:
-    """Give the first line of a client's error; the rest repeats it as a debug dump."""
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:300].rstrip(".")

@@ -245,6 +245,18 @@ def test_names_without_extension_need_a_format(tmp_path: Path) -> None:
         read(tmp_path / "in")
 
 
+def test_folders_that_a_console_made_in_a_bucket_are_no_files(s3_server: S3ForTests) -> None:
+    bucket = s3_server.new_bucket()
+    files = {"in/": b"", "in/dir/": b"", "in/dir/empty.jsonl": b"", "in/dir/a+%20.jsonl": b'{"id": 1}'}
+    for key, content in files.items():
+        s3_server.client().put_object(Bucket=bucket, Key=key, Body=content)
+    extra = {"endpoint_url": s3_server.endpoint, "region_name": s3_server.region}
+    connection = Connection("s3", "aws", login=s3_server.key, password=s3_server.secret, extra=extra)
+
+    assert list(ObjectStore(f"s3://{bucket}/in", connection).names("")) == ["dir/a+%20.jsonl", "dir/empty.jsonl"]
+    assert read(f"s3://{bucket}/in/", connection=connection, columns=["id"]) == [(1,)]
+
+
 def test_an_empty_marker_of_a_folder_is_passed_over(tmp_path: Path) -> None:
     put(tmp_path / "in" / "marker", b"")
     put(tmp_path / "in" / "z.jsonl", jsonl(RECORDS[:1]))
