@@ -141,6 +141,8 @@ def _fill_in_files(path: Path, data: dict[str, Any], document: Document, problem
     for key in ("frame", "frame_name"):
         if isinstance(source, dict) and key in source:
             del source[key]
+            if "query" not in source:
+                source.setdefault("files", "any/source/")
             remedy = f"Did you mean {nearest(key, known_keys(('source',), data)) or 'files or query'}?"
             _tell(problems, document, ("source", key), "a table in memory can be given in Python only", remedy)
     return renamed
@@ -150,11 +152,12 @@ def _content(path: Path, name: str, place: Loc, document: Document, problems: li
     own = path.resolve().parent
     folders = (own, own / "prompts", own.parent / "prompts")
     # A job file is often written by more people than may read this machine's files.
-    allowed = [folder / name for folder in folders if any((folder / name).resolve().is_relative_to(f) for f in folders)]
-    if not allowed:
+    files = [folder / name for folder in folders]
+    allowed = [file for file in files if any(file.resolve().is_relative_to(folder) for folder in folders)]
+    file = next((file for file in allowed if file.is_file()), None)
+    if file is None and (not allowed or any(file.is_file() for file in files)):
         _tell(problems, document, place, f"{name!r} leads out of the job's folders", "Put it into the folder prompts.")
         return None
-    file = next((file for file in allowed if file.is_file()), None)
     if file is None:
         others = [other.name for folder in folders if folder.is_dir() for other in folder.iterdir() if other.is_file()]
         near = nearest(name, others)

@@ -214,7 +214,8 @@ def _worded(kind: str, context: Mapping[str, Any], value: Any, message: str) -> 
         word = "mail" if "@" in pattern else "name" if "39" in pattern else "provider"
         return f"{said} does not have the right form", _sentence(_PATTERNS[word])
     if kind in _LIMITS:
-        problem, remedy = (text.format(value=said, **context) for text in _LIMITS[kind])
+        limits = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in context.items()}
+        problem, remedy = (text.format(value=said, **limits) for text in _LIMITS[kind])
         return problem, _sentence(remedy)
     for start, (wanted, remedy) in sorted(_WANTED.items(), key=lambda item: -len(item[0])):
         if kind.startswith(f"{start}_"):

@@ -21,7 +21,8 @@ MAX_VALUES = 50_000
 _MAX_DEPTH = 60
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{word}" for word in ("null", "bool", "int", "float", "str", "timestamp", "value")}
 _INT = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
-_FLOAT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+# A number has no leading zeros here: `007` is a name.
+_FLOAT = re.compile(r"[-+]?((0|[1-9][0-9_]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _WORDS: dict[str, bool | None] = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | dict.fromkeys(
     ("true", "True", "TRUE"), True
 )
@@ -62,6 +63,7 @@ def read_yaml(text: str) -> Document:
         )
         return document
     try:
+        _refuse_depth(text)
         node = yaml.compose(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         document.problems.append(_no_yaml(error))
@@ -69,8 +71,8 @@ def read_yaml(text: str) -> Document:
         document.problems.append(
             Problem("file", f"it holds what YAML does not allow ({error})", "Save it as UTF-8 text.")
         )
-    except RecursionError:
-        document.problems.append(Problem("file", "it is nested too deep", "Write it flat."))
+    except _TooMuchError as error:
+        document.problems.append(Problem("file", str(error), "Write it flat."))
     else:
         if node is not None:
             _Reader(document).read(node)
@@ -79,6 +81,15 @@ def read_yaml(text: str) -> Document:
 
 # The parser in C is ten times faster, and Dag files are parsed every minute; compose makes nodes and runs nothing.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _refuse_depth(text: str) -> None:
+    """Look at the nesting first: the parser in C makes its nodes recursively, and would take the process with it."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise _TooMuchError(f"it is nested deeper than {_MAX_DEPTH}")
 
 
 def _no_yaml(error: yaml.MarkedYAMLError) -> Problem:
