@@ -118,15 +118,19 @@ def test_one_of_twenty_begins_a_shard(ledger: SqlLedger) -> None:
     assert ledger.spent(ref.run) == (1, 0)
 
 
-def test_one_of_many_overlapping_windows_is_opened(ledger: SqlLedger) -> None:
+@pytest.mark.parametrize("is_known", [False, True])
+def test_one_of_many_overlapping_windows_is_opened(ledger: SqlLedger, is_known: bool) -> None:
+    if is_known:
+        ledger.open_run("job", night(-5), now=NOW - timedelta(days=1))
+
     def open_run(hour: int) -> Any:
         shift = timedelta(hours=hour)
         return ledger.open_run("job", Window(NIGHT.start + shift, NIGHT.end + shift), now=NOW)
 
-    results = at_once(*(lambda hour=hour: open_run(hour) for hour in range(12)))
+    results = at_once(*(partial(open_run, hour) for hour in range(12)))
 
     assert kinds(results) == {RunOverlaps: 11}
-    (winner,) = ledger.runs()
+    winner = ledger.runs()[0]
     assert {result.other_run for result in results if isinstance(result, RunOverlaps)} == {winner.run}
 
 
@@ -153,14 +157,14 @@ def test_the_first_seal_holds(ledger: SqlLedger) -> None:
 
 def test_a_pending_file_is_taken_once(ledger: SqlLedger) -> None:
     first = ledger.open_run("job", NIGHT, now=NOW).run
-    files = [PendingFile(first, f"{number}.parquet", 1) for number in range(2)]
+    files = [PendingFile(first, f"{number}.parquet", 1) for number in range(10)]
     for number, file in enumerate(files):
         ledger.seal(round_plan(first, round_=number), leaves=file, now=NOW)
     runs = [ledger.open_run("job", night(day), now=NOW).run for day in range(1, 9)]
 
     results = at_once(
         *(
-            # In both orders, so that two could hold one file each and wait for the other.
+            # In both orders, so that two could hold some files each and wait for the other's.
             lambda number=number, run=run: ledger.seal(round_plan(run), pending=files[:: 1 - number % 2 * 2], now=NOW)
             for number, run in enumerate(runs)
         )
