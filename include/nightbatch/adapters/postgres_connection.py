@@ -14,7 +14,7 @@ CONNECT_TIMEOUT_S = 15
 DEFAULT_PORT = 5432
 
 _FROM_FIELDS = {"host", "port", "user", "password", "dbname"}
-_UNUSABLE = ("authentication failed", "does not exist", "no pg_hba.conf entry", "not permitted to log in")
+_UNUSABLE = ("authentication failed", "does not exist", "no pg_hba.conf entry", "not permitted to log in", "invalid ")
 """What PostgreSQL says when it was reached and the connection's fields are wrong; these errors carry no code."""
 
 _QUIET_CLASSES = {"22", "23"}

@@ -16,8 +16,16 @@ from nightbatch.core.window import Window
 from nightbatch.errors import BadSource
 from nightbatch.ports import Chunk, Connection
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 _PROBE = datetime(1971, 1, 1, 0, 0, 0, 123457, tzinfo=UTC)
 """Times bound only to be found again in a plan, one second apart for each mention."""
+
+_NEEDS_ZONE = re.compile(r"AS TIMESTAMP WITH TIME ZONE\)|'1971-01-01 [^']*'::TIMESTAMP WITH TIME ZONE AS ")
+"""In a plan with instants bound: a conversion to an instant, or of one of ours to something else."""
+
+_SAYS_ZONE = re.compile(r"CAST\('[^']*(?:[+-]\d\d(?::?\d\d)?|Z)' AS TIMESTAMP WITH TIME ZONE\)")
+"""A literal that says its offset is converted alike in every zone."""
 
 
 class DuckDBSource:
@@ -77,10 +85,25 @@ class DuckDBSource:
             yield from zip(*[self._values(batch.column(index)) for index in picks], strict=True)
 
     def _values(self, column: pa.Array) -> list[Any]:
-        if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
-            column = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False)
+        if pa.types.is_timestamp(column.type):
+            return self._times(column)
         values: list[Any] = column.to_pylist()
         return [self._query.aware(value) for value in values] if _is_naive(column.type) else values
+
+    def _times(self, column: pa.Array) -> list[datetime | None]:
+        # By counting from 1970, because Arrow's own way imports pandas and pytz where they are installed.
+        zone = self._query.zone or UTC
+        counts = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False).cast(pa.int64()).to_pylist()
+        is_clock = column.type.tz is None
+        times: list[datetime | None] = []
+        try:
+            for count in counts:
+                time = None if count is None else _EPOCH + timedelta(microseconds=count)
+                times.append(time and (time.replace(tzinfo=zone) if is_clock else time.astimezone(zone)))
+        except OverflowError as error:
+            remedy = "Leave such records out in the query."
+            raise BadSource(self.identity, problem="a time is outside the years 1 to 9999", remedy=remedy) from error
+        return times
 
     def _check_statement(self, database: duckdb.DuckDBPyConnection) -> None:
         statements = database.extract_statements(self._query.query.text)
@@ -113,8 +136,7 @@ class DuckDBSource:
             self._query.query.text,
             [_PROBE + timedelta(seconds=index) for index in range(count)],
         )
-        from_instant = re.search(r"'1971-01-01 [^']*'::TIMESTAMP WITH TIME ZONE AS ", plan)
-        return "AS TIMESTAMP WITH TIME ZONE)" in plan or from_instant is not None
+        return _NEEDS_ZONE.search(_SAYS_ZONE.sub("", plan)) is not None
 
 
 def _plan(database: duckdb.DuckDBPyConnection, text: str, values: list[datetime]) -> str:
