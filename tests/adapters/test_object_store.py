@@ -352,3 +352,33 @@ def test_google_and_azure_are_opened_from_their_connections() -> None:
 
     assert gcs.uri("f") == "gs://bucket/x/f"
     assert azure.uri("f") == "az://box/x/f"
+
+
+FORK = """
+import os
+from nightbatch.adapters.object_store import ObjectStore
+store = ObjectStore("memory://x")
+first = os.fork()
+if first == 0:
+    store.write("a", b"1")  # nothing was used before: fine
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]), flush=True)
+store.write("a", b"1")
+second = os.fork()
+if second == 0:
+    try:
+        ObjectStore("memory://y").exists("a")
+    except RuntimeError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.waitpid(second, 0)
+"""
+
+
+def test_a_process_forked_after_the_first_use_is_told_and_does_not_hang() -> None:
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=True, timeout=30)
+
+    assert done.stdout.splitlines() == [
+        "0",
+        "this process was forked from one that had used a bucket; start it by spawn instead",
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -32,13 +33,44 @@ def told(what: str) -> Iterator[None]:
         raise StorageUnavailable(what, cause=_short(error)) from error
 
 
+class _Threads:
+    """
+    Whether the client's threads are there. They do not survive a fork, and a call would then wait for ever.
+
+    A process that forks must not have used a bucket before; one that starts anew (spawn, exec) may do as it likes.
+    """
+
+    in_use = False
+    are_lost = False
+
+    @classmethod
+    def check(cls) -> None:
+        """Note the first use; raise in a child that was forked after it."""
+        if cls.are_lost:
+            raise RuntimeError("this process was forked from one that had used a bucket; start it by spawn instead")
+        cls.in_use = True
+
+    @classmethod
+    def lose(cls) -> None:
+        """Note that this process is a fork."""
+        cls.are_lost = cls.are_lost or cls.in_use
+
+
+os.register_at_fork(after_in_child=_Threads.lose)
+
+
 class BucketFiles:
     """Files in a bucket. Raises the client's errors and FileNotFoundError."""
 
     def __init__(self, bucket: Bucket, prefix: str) -> None:
-        self._bucket = bucket
+        self._opened = bucket
         self._base = f"{prefix}/" if prefix else ""
         self._is_seen = False
+
+    @property
+    def _bucket(self) -> Bucket:
+        _Threads.check()
+        return self._opened
 
     @contextmanager
     def writer(self, name: str) -> Iterator[BinaryIO]:
