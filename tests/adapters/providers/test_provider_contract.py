@@ -127,6 +127,18 @@ def test_a_body_that_breaks_off_makes_nothing(bench, shard):
     assert bench.creations() == before
 
 
+def test_a_body_that_takes_too_long_is_broken_off(bench, shard):
+    """After the send deadline and the timeout nothing may arrive any more: proofs of absence rest on it."""
+    seen = []
+    provider = bench.on(httpx2.MockTransport(seen.append), request_timeout_s=1e-9)
+
+    with pytest.raises(ProviderBusy):
+        file_id = provider.upload(iter(shard.lines), size_bytes=shard.size_bytes, name="x.jsonl")
+        provider.create(file_id=file_id, lines=iter(shard.lines), endpoint=bench.spec.endpoint, label=shard.label)
+
+    assert seen == []
+
+
 def test_every_row_comes_back_once_whatever_became_of_it(bench, shard):
     provider = bench.provider(faults="permanent=0.2, transient=0.1, expired=0.2, shuffle=1, u2028=0.3")
 
