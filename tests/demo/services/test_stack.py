@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -131,11 +132,28 @@ def check_a_run(api: AirflowApi) -> None:
     assert sorted(api.xcom("small", run, "double", map_index=index) for index in range(3)) == [2, 4, 6]
     assert "doubling 3 postgres" in api.log("small", run, "double", map_index=2)
     assert api.import_errors() == []
+    check_a_backfill(api)
+    api.clear_run("small", run)
+    assert api.wait_for_run("small", run, timeout_s=60)["state"] == "success"
+    assert {instance["try_number"] for instance in api.mapped_instances("small", run, "double")} == {2}
+
+
+def check_a_backfill(api: AirflowApi) -> None:
+    first_day, last_day = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC)
+    backfill = api.create_backfill("small", from_date=first_day, to_date=last_day)
+    assert api.backfill(backfill["id"])["dag_id"] == "small"
+
+    def states() -> list[str]:
+        return [run["state"] for run in api.dag_runs("small") if run["run_type"] == "backfill"]
+
+    wait_until(lambda: states() == ["success", "success"], what="the backfill's runs", timeout_s=60)
 
 
 def check_killed_parts_can_be_started_again(airflow: AirflowServer) -> None:
     for name in ("triggerer", "scheduler"):
         killed = airflow.kill_component(name)
+        with pytest.raises(ServiceFailed, match=f"{name} .*exit code -9"):
+            airflow.check()
         assert airflow.components()[name]["exit_code"] == -signal.SIGKILL
         wait_until(lambda pids=killed: not any(map(psutil.pid_exists, pids)), what=f"{name}'s children", timeout_s=10)
         assert airflow.start_component(name) not in killed

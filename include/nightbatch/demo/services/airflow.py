@@ -73,7 +73,7 @@ class AirflowServer:
 
         def healthy() -> bool:
             nonlocal told
-            self._check_components()
+            self.check()
             missing = self._missing()
             if missing != told:
                 on_progress(f"waiting for {missing}" if missing else "all parts are well")
@@ -96,6 +96,16 @@ class AirflowServer:
     def component_pid(self, name: str) -> int:
         """Give the process id of `api-server`, `scheduler`, `dag-processor` or `triggerer`."""
         return int(self.components()[name]["pid"])
+
+    def check(self) -> None:
+        """Raise ServiceFailed, with the end of its log, if a part has ended."""
+        self.process.check()
+        for name, state in self.components().items():
+            code = state["exit_code"]
+            if code is None or (name == "db-migrate" and code == 0):
+                continue
+            what = f"(Airflow's) ended with exit code {code}"
+            raise ServiceFailed(name, what=what, log=self._log(name), tail=self.log_tail(name))
 
     def kill_component(self, name: str, *, with_children: bool = True) -> list[int]:
         """
@@ -133,6 +143,7 @@ class AirflowServer:
 
     def stop(self) -> None:
         """End all parts and everything they started."""
+        self.api.close()  # the api-server's clean end waits for open connections
         self.process.stop()
         self._port.release()
 
@@ -141,15 +152,6 @@ class AirflowServer:
         if health is None:
             return "api-server"
         return ", ".join(name for part, name in PARTS.items() if (health.get(part) or {}).get("status") != "healthy")
-
-    def _check_components(self) -> None:
-        self.process.check()
-        for name, state in self.components().items():
-            code = state["exit_code"]
-            if code is None or (name == "db-migrate" and code == 0):
-                continue
-            what = f"(Airflow's) ended with exit code {code}"
-            raise ServiceFailed(name, what=what, log=self._log(name), tail=self.log_tail(name))
 
     def _log(self, name: str) -> Path:
         return self.settings.folder / f"{name}.log"

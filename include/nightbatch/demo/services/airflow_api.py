@@ -73,6 +73,10 @@ class AirflowApi:
             if not page[key] or len(items) >= page.get("total_entries", 0):
                 return items
 
+    def close(self) -> None:
+        """Close the connections; the client is of no use afterwards."""
+        self._http.close()
+
     # Dags
 
     def has_dag(self, dag_id: str) -> bool:
@@ -180,7 +184,7 @@ class AirflowApi:
         return self.call("POST", "/backfills", body=body)
 
     def backfill(self, backfill_id: int) -> Json:
-        """Give one backfill; `completed_at` is null while it runs."""
+        """Give one backfill; `completed_at` stays null up to 30 s after its last run has ended."""
         return self.get(f"/backfills/{backfill_id}")
 
     # How it is sent

@@ -1,0 +1,144 @@
+"""`make demo`: a real Airflow runs two real nightly jobs, on this machine alone."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from nightbatch.demo import report, watch
+from nightbatch.demo.installation import Installation, install
+from nightbatch.demo.reviews import WINDOW
+from nightbatch.demo.services.stack import Stack
+
+JOBS = ["review_sentiment", "review_topics"]
+DEADLINE_S = 45
+"""The OpenAI job's deadline in the demo, from its start: its late batch takes longer."""
+GIVE_UP_S = 240
+
+
+def main() -> int:
+    """Run the demo; 0 if all that it promises happened."""
+    options = _options()
+    _read_dotenv(Path(".env"))
+    signal.signal(signal.SIGTERM, _interrupt)
+    console, began = Console(), time.monotonic()
+    try:
+        with Stack(options.folder, on_progress=lambda text: _tell(console, began, text), end_with=[os.getppid()]) as stack:
+            installation = install(
+                stack, is_real=options.vendors == "real", tell=lambda text: _tell(console, began, text)
+            )
+            broken = _two_jobs(console, installation, options)
+            _say_where(console, installation, time.monotonic() - began)
+            if not options.exit:
+                signal.pause()
+            return _verdict(console, broken)
+    except KeyboardInterrupt:
+        console.print("\nStopped; nothing is left running.")
+        return 0 if not options.exit else 130
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path(".nightbatch/demo"), help="where all data go")
+    parser.add_argument("--exit", action="store_true", help="stop when both jobs have ended")
+    parser.add_argument("--vendors", choices=["emulator", "real"], default=os.environ.get("VENDORS") or "emulator")
+    parser.add_argument("--limit", type=int, default=None, help="records a job; for a first look with real vendors")
+    return parser.parse_args()
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _read_dotenv(file: Path) -> None:
+    """Read KEY=VALUE lines; what the environment says already wins."""
+    if not file.exists():
+        return
+    for line in file.read_text().splitlines():
+        name, separator, value = line.strip().partition("=")
+        if separator and not name.startswith("#"):
+            os.environ.setdefault(name.strip(), value.strip().strip("\"'"))
+
+
+def _tell(console: Console, began: float, text: str) -> None:
+    console.print(f"[dim]{time.monotonic() - began:5.1f} s[/]  {text}", highlight=False)
+
+
+def _two_jobs(console: Console, installation: Installation, options: argparse.Namespace) -> list[str]:
+    api = installation.airflow.api
+    for job in JOBS:
+        api.wait_for_dag(job)
+        api.unpause(job)
+    runs = {job: api.trigger(job, conf=_conf(job, options))["dag_run_id"] for job in JOBS}
+    endings = _watch(console, installation, runs, give_up_s=None if options.vendors == "real" else GIVE_UP_S)
+    report.show(console, installation, endings)
+    return report.broken_promises(installation, endings)
+
+
+def _conf(job: str, options: argparse.Namespace) -> dict[str, Any]:
+    conf: dict[str, Any] = {"window_start": WINDOW.start.isoformat(), "window_end": WINDOW.end.isoformat()}
+    if options.limit:
+        conf["limit"] = options.limit
+    if job == "review_sentiment" and options.vendors != "real":
+        conf["deadline"] = (datetime.now(UTC) + timedelta(seconds=DEADLINE_S)).isoformat()
+    return conf
+
+
+def _watch(
+    console: Console, installation: Installation, runs: dict[str, str], *, give_up_s: float | None
+) -> list[report.Ending]:
+    api, ledger, began = installation.airflow.api, installation.ledger(), time.monotonic()
+    ended: dict[str, float] = {}
+    states: dict[str, str] = {}
+    with watch.watching(console) as show:
+        while len(ended) < len(runs):
+            seconds = time.monotonic() - began
+            for job, run_id in runs.items():
+                states[job] = api.dag_run(job, run_id)["state"]
+                if states[job] in ("success", "failed"):
+                    ended.setdefault(job, seconds)
+            show(watch.table(ledger, JOBS, states, seconds), watch.line(ledger, JOBS, states))
+            if give_up_s is not None and seconds > give_up_s:
+                console.print(f"[red]gave up after {seconds:,.0f} s[/]")
+                break
+            time.sleep(1)
+    return [
+        report.Ending(
+            job=job,
+            run=ledger.runs(job=job, limit=1)[0],
+            airflow_state=states[job],
+            seconds=ended.get(job, time.monotonic() - began),
+            url=f"{installation.airflow.address}/dags/{job}/runs/{run_id}",
+        )
+        for job, run_id in runs.items()
+    ]
+
+
+def _say_where(console: Console, installation: Installation, seconds: float) -> None:
+    login = installation.airflow.login
+    mails, slacks = len(installation.mail.mails()), len(installation.slack.messages())
+    console.print(f"Airflow   {installation.airflow.address}   user {login.user}, password {login.password}")
+    console.print(f"Alerts    {mails} mails, {slacks} Slack messages below .nightbatch/demo/mail and …/slack")
+    console.print(f"Warehouse {installation.warehouse_url}", markup=False)
+    console.print(f"Ledger    {installation.environment['NIGHTBATCH_LEDGER_URL']}", markup=False)
+    console.print(f"All of it took {seconds:,.0f} s. It keeps serving until Ctrl-C.", highlight=False)
+
+
+def _verdict(console: Console, broken: list[str]) -> int:
+    for promise in broken:
+        console.print(f"[red]✗[/] {promise}")
+    if not broken:
+        console.print("[green]✓[/] everything that the demo promises happened")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
