@@ -564,8 +564,8 @@ def test_a_folder_gives_its_good_jobs_and_the_problems_of_the_others(tmp_path: P
         ({"name": "name: other"}, "sink: table answers in warehouse belongs to a.yaml already."),
         ({"name": "name: other", "sink": "sink: {table: ANSWERS, connection: warehouse}"}, "sink: table answers in"),
         (
-            {"name": "name: other", "sink": "sink: {table: answers_dead, connection: warehouse}"},
-            "table answers_dead in",
+            {"name": "name: other", "sink": "sink: {table: answers_dead_letters, connection: warehouse}"},
+            "table answers_dead_letters in",
         ),
     ],
 )

@@ -95,7 +95,7 @@ class TableSinkSpec(Part):
     connection: Text
     """The connection of the database."""
     dead_letters: TableName | None = None
-    """The table of dead letters; by default the table's name with `_dead` behind it."""
+    """The table of dead letters; by default the table's name with `_dead_letters` behind it."""
 
     @model_validator(mode="after")
     def _are_two_tables(self) -> TableSinkSpec:

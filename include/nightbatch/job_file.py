@@ -90,7 +90,7 @@ def _claims(job: Job) -> list[tuple[str, str]]:
     """Name what only one job may have."""
     claims = [("name", job.name)]
     if isinstance(job.sink, TableSinkSpec):
-        tables = {job.sink.table, job.sink.dead_letters or f"{job.sink.table}_dead"}
+        tables = {job.sink.table, job.sink.dead_letters or f"{job.sink.table}_dead_letters"}
         claims += [("sink", f"table {table.lower()} in {job.sink.connection}") for table in sorted(tables)]
     if isinstance(job.sink, FileSinkSpec):
         claims.append(("sink", f"folder {folder_of(job.sink.files)}"))
