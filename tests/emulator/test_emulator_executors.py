@@ -55,7 +55,10 @@ def test_sentiment_judges_the_last_user_message(rehearse, sentiment_schema, text
 
 
 def test_sentiment_answers_only_what_the_schema_names(calm):
-    properties = {"sentiment": {"type": "string", "enum": ["POSITIVE", "NEGATIVE", "NEUTRAL"]}, "stars": {"type": "integer"}}
+    properties = {
+        "sentiment": {"type": "string", "enum": ["POSITIVE", "NEGATIVE", "NEUTRAL"]},
+        "stars": {"type": "integer"},
+    }
     answer = json.loads(ask(calm, "great!", {"type": "object", "properties": properties, "required": ["sentiment"]}))
 
     assert (set(answer), answer["sentiment"]) == ({"sentiment", "stars"}, "POSITIVE")

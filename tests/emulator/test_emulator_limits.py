@@ -207,3 +207,11 @@ def test_ids_of_a_restarted_emulator_do_not_repeat(rehearse, chats):
     assert rehearse(seed=1).create(chats(1)).id != rehearse(seed=1).create(chats(1)).id
     named = [rehearse(seed=1, instance="same").create(chats(1)).id for _ in range(2)]
     assert named[0] == named[1]
+
+
+def test_endpoints_that_are_not_executed_fail_their_rows_and_say_so(calm):
+    body = {"model": "omni-moderation-latest", "input": "hi"}
+    line = {"custom_id": "r0", "method": "POST", "url": "/v1/moderations", "body": body}
+    (row,) = calm.rows(calm.run([line], endpoint="/v1/moderations").error_file_id)
+
+    assert "does not execute /v1/moderations" in row["response"]["body"]["error"]["message"]

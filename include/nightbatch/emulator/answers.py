@@ -119,10 +119,8 @@ class Answerer:
         return bool(share) and self._is_meant(ask) and roll(self.seed, fault, ask.key) < share
 
     def _is_meant(self, ask: Ask) -> bool:
-        faults = self.faults
-        if faults.only_vendor and faults.only_vendor != ask.vendor:
-            return False
-        return not faults.only_models or ask.model in faults.only_models.split("+")
+        names = self.faults.only_models
+        return not names or ask.model in names.split("+")
 
     def _fate(self, ask: Ask, seen: int, cap: int) -> Kind:
         """Return the first fault that hits, in the order of `Kind`."""

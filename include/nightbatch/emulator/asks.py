@@ -64,6 +64,8 @@ def read_openai(endpoint: str, body: Any) -> Ask:
     """Read the body of a call to one of OpenAI's endpoints."""
     if not isinstance(body, dict):
         raise BadRequest("The body must be a JSON object.")
+    if endpoint not in OPENAI_KINDS:
+        raise BadRequest(f"The emulator does not execute {endpoint}.", param="url", code="unsupported_value")
     kind = OPENAI_KINDS[endpoint]
     model = body.get("model")
     if not isinstance(model, str) or not model:

@@ -93,11 +93,13 @@ class World:
         self.faults = faults
         self._revision += 1
 
-    def plan(self, account: Account, header: str) -> FaultPlan:
+    def plan(self, account: Account, vendor: Vendor, header: str) -> FaultPlan:
         """Return the faults for one request; an unknown name raises UnknownFault."""
         named = split(header)
-        source = f"{account.scope} {header}"
-        return FaultPlan(self.faults.but(named), frozenset(named), str(self._revision), source, self._used)
+        source, faults = f"{account.scope} {header}", self.faults.but(named)
+        if faults.only_vendor not in {"", vendor}:
+            faults = Faults()
+        return FaultPlan(faults, frozenset(named), str(self._revision), source, self._used)
 
     def answerer(self, vendor: Vendor, account: Account, faults: Faults) -> Answerer:
         """Return what answers rows of a workspace."""
@@ -123,16 +125,14 @@ class World:
     def new_batch(self, vendor: Vendor, requester: Requester, input_path: Path, **more: Any) -> Batch:
         """Make a batch that has its id and number, and its place on the shelf."""
         self.store.creations[vendor] += 1
-        number, faults = self.store.creations.total(), requester.plan.faults
-        if faults.only_vendor not in {"", vendor}:
-            faults = Faults()
+        number = self.store.creations.total()
         batch = Batch(
             id=self.store.ids.next("batch_" if vendor == "openai" else "msgbatch_"),
             number=number,
             vendor=vendor,
             account=requester.account,
             created_at=now_s(),
-            faults=faults,
+            faults=requester.plan.faults,
             input_path=input_path,
             **more,
         )
