@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -236,16 +236,3 @@ def _quoted(value: Any) -> str:
 
 def _sentence(text: str) -> str:
     return text if text.endswith((".", "?", "!")) else f"{text}."
-
-
-def all_keys() -> Iterator[tuple[str, type[BaseModel]]]:
-    """Give each section of a job file with the model behind it, in the order of the reference."""
-    yield "", Job
-    yield "source (files)", FileSourceSpec
-    yield "source (query)", QuerySourceSpec
-    yield "prompt", Prompt
-    yield "answer", Answer
-    yield "models", ModelChoice
-    yield "sink (table)", TableSinkSpec
-    yield "sink (files)", FileSinkSpec
-    yield from ((name, _PARTS[name]) for name in ("deadline", "shard", "notify"))
