@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import httpx
 
-from nightbatch.adapters.providers.calls import Calls
 from nightbatch.core.batch import BatchState, BatchStatus
 from nightbatch.core.ids import Label, run_code
 from nightbatch.core.request import Messages, RequestSpec
@@ -84,7 +83,7 @@ class EmulatedBench:
 
         provider = self.provider(request_timeout_s=request_timeout_s)
         client_module = import_module(f"nightbatch.adapters.providers.{self.name}_client")
-        calls: Calls = client_module.open_calls(
+        calls = client_module.open_calls(
             self.connection(),
             base_url=self.url + self.version_path,
             key=KEY,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from importlib import import_module
 
@@ -202,6 +204,40 @@ def test_what_could_not_be_read_is_never_taken_for_absent(bench, shard, faults, 
 
     with pytest.raises(ProviderBusy):
         looks[look]()
+
+
+def test_a_new_batch_that_is_not_known_yet_is_not_found(bench, shard):
+    batch_id = bench.create(bench.provider(faults="not_found_seconds=60"), shard).batch_id
+
+    assert bench.provider().poll(batch_id).status is BatchStatus.NOT_FOUND
+
+
+def test_a_queue_that_is_full_after_validation_is_no_bad_data(bench, shard):
+    """Only vendors that validate after the create can say it so late; the others take the batch."""
+    provider = bench.provider(faults="token_limit_after_validation=1")
+
+    state = bench.ended(provider, bench.create(provider, shard).batch_id)
+
+    assert state.queue_full == (provider.found_by == "label")
+
+
+def test_no_sdk_is_loaded_to_encode_and_parse(bench):
+    """A task that only renders or judges must not pay seconds of imports for a vendor it does not call."""
+    code = (
+        f"import sys; from tests.benches.{bench.name} import Bench; bench = object.__new__(Bench);"
+        "from nightbatch.ports import Connection;"
+        f"provider = bench.opened(Connection('c', '{bench.name}', password='k'));"
+        "provider.encoder(bench.spec);"
+        f"sys.exit('{bench.name}' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_looks_over_one_connection_share_one_client(bench):
+    one, other, elsewhere = bench.provider(), bench.provider(), bench.provider(key=NEXT_KEY)
+
+    assert one._calls._client is other._calls._client
+    assert one._calls._client is not elsewhere._calls._client
 
 
 def test_an_unknown_status_counts_as_unknown(bench):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from functools import lru_cache
+
 import anthropic
 import httpx2
 
 from nightbatch.adapters.providers.anthropic_refusals import classify
 from nightbatch.adapters.providers.calls import Calls
+from nightbatch.adapters.providers.wire import Headers, declared, headers_of
 from nightbatch.ports import Connection
 
 
@@ -18,18 +22,32 @@ def open_calls(
     request_timeout_s: float,
     http_client: httpx2.Client | None = None,
 ) -> Calls:
-    """Build the client from a connection; its own retries are off. `http_client` is for tests."""
-    nested = connection.extra.get("anthropic_client_kwargs")
-    extra = {**(nested if isinstance(nested, dict) else {}), **connection.extra}
-    headers = dict(extra.get("default_headers") or {})
+    """Open a connection; its client's own retries are off. `http_client` is for tests."""
+    extra = declared(connection, client_kwargs="anthropic_client_kwargs")
+    headers = headers_of(extra)
     if extra.get("workspace_id"):
-        headers["anthropic-workspace-id"] = str(extra["workspace_id"])
-    client = anthropic.Anthropic(
+        headers = (*headers, ("anthropic-workspace-id", str(extra["workspace_id"])))
+    make = _client if http_client is None else _client.__wrapped__
+    client = make(key, base_url, headers, request_timeout_s, os.getpid(), http_client)
+    return Calls("anthropic", client=client, sdk=anthropic, classify=classify, request_timeout_s=request_timeout_s)
+
+
+# A trigger opens a provider for every look; a client each would mean a TLS context each, and sockets left to the
+# garbage collector. By process, because a forked child must not write into its parent's connections.
+@lru_cache(maxsize=8)
+def _client(
+    key: str,
+    base_url: str,
+    headers: Headers,
+    timeout_s: float,
+    process_id: int,
+    http_client: httpx2.Client | None,
+) -> anthropic.Anthropic:
+    return anthropic.Anthropic(
         api_key=key,
         base_url=base_url,
-        default_headers=headers,
-        timeout=request_timeout_s,
+        default_headers=dict(headers),
+        timeout=timeout_s,
         max_retries=0,
         http_client=http_client,
     )
-    return Calls("anthropic", client=client, sdk=anthropic, classify=classify, request_timeout_s=request_timeout_s)

@@ -1,12 +1,16 @@
-"""Opens the OpenAI SDK's client, and says what OpenAI's refusals mean."""
+"""Opens the OpenAI SDK's client."""
 
 from __future__ import annotations
+
+import os
+from functools import lru_cache
 
 import httpx2
 import openai
 
 from nightbatch.adapters.providers.calls import Calls
 from nightbatch.adapters.providers.openai_refusals import classify
+from nightbatch.adapters.providers.wire import Headers, declared, headers_of
 from nightbatch.ports import Connection
 
 
@@ -18,17 +22,34 @@ def open_calls(
     request_timeout_s: float,
     http_client: httpx2.Client | None = None,
 ) -> Calls:
-    """Build the client from a connection; its own retries are off. `http_client` is for tests."""
-    nested = connection.extra.get("openai_client_kwargs")
-    extra = {**(nested if isinstance(nested, dict) else {}), **connection.extra}
-    client = openai.OpenAI(
+    """Open a connection; its client's own retries are off. `http_client` is for tests."""
+    extra = declared(connection, client_kwargs="openai_client_kwargs")
+    named = (extra.get("organization"), extra.get("project"))
+    make = _client if http_client is None else _client.__wrapped__
+    client = make(key, base_url, named, headers_of(extra), request_timeout_s, os.getpid(), http_client)
+    return Calls("openai", client=client, sdk=openai, classify=classify, request_timeout_s=request_timeout_s)
+
+
+# A trigger opens a provider for every look; a client each would mean a TLS context each, and sockets left to the
+# garbage collector. By process, because a forked child must not write into its parent's connections.
+@lru_cache(maxsize=8)
+def _client(
+    key: str,
+    base_url: str,
+    named: tuple[str | None, str | None],
+    headers: Headers,
+    timeout_s: float,
+    process_id: int,
+    http_client: httpx2.Client | None,
+) -> openai.OpenAI:
+    organization, project = named
+    return openai.OpenAI(
         api_key=key,
         base_url=base_url,
-        organization=extra.get("organization"),
-        project=extra.get("project"),
-        default_headers=extra.get("default_headers"),
-        timeout=request_timeout_s,
+        organization=organization,
+        project=project,
+        default_headers=dict(headers),
+        timeout=timeout_s,
         max_retries=0,
         http_client=http_client,
     )
-    return Calls("openai", client=client, sdk=openai, classify=classify, request_timeout_s=request_timeout_s)

@@ -15,6 +15,9 @@ from nightbatch.ports import Connection
 CHUNK_BYTES = 1 << 18
 """How much of a request body is handed to the network at once."""
 
+Headers = tuple[tuple[str, str], ...]
+"""HTTP headers as pairs, so that they can be compared."""
+
 _LINE_SEPARATORS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _SECRET = re.compile(r"\b(?:sk|key|pat|xox[a-z])-[^\s\"']+", re.IGNORECASE)
@@ -73,16 +76,25 @@ def short_text(message: object, limit: int = 200) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
+def declared(connection: Connection, *, client_kwargs: str) -> dict[str, Any]:
+    """Give the extra of a connection, with what stands where Airflow's own hooks look (`extra.<client_kwargs>`)."""
+    nested = connection.extra.get(client_kwargs)
+    return {**(nested if isinstance(nested, dict) else {}), **connection.extra}
+
+
+def headers_of(extra: Mapping[str, Any]) -> Headers:
+    """Give the headers that a connection adds to every request."""
+    return tuple(sorted((str(name), str(value)) for name, value in (extra.get("default_headers") or {}).items()))
+
+
 def base_url(connection: Connection, *, client_kwargs: str, default: str) -> str:
     """
     Find where a connection points to; `default` where it says nothing.
 
-    Looks at `extra.base_url`, then `extra.<client_kwargs>.base_url` (where Airflow's own hooks look), then at the
-    host with port and path. A bare host is reached by https, on loopback by http.
+    The extra's `base_url` wins, then the host with port and path. A bare host is reached by https, on loopback by
+    http.
     """
-    nested = connection.extra.get(client_kwargs)
-    inner = nested.get("base_url") if isinstance(nested, dict) else None
-    explicit = connection.extra.get("base_url") or inner
+    explicit = declared(connection, client_kwargs=client_kwargs).get("base_url")
     if explicit:
         return str(explicit).rstrip("/")
     if not connection.host:
@@ -98,10 +110,8 @@ def base_url(connection: Connection, *, client_kwargs: str, default: str) -> str
 
 
 def api_key(connection: Connection, *, client_kwargs: str, variable: str) -> str:
-    """Find the key of a connection: its password, or where Airflow's own hooks also look."""
-    nested = connection.extra.get(client_kwargs)
-    inner = nested.get("api_key") if isinstance(nested, dict) else None
-    key = inner or connection.password
+    """Find the key of a connection: where Airflow's own hooks look first, else its password."""
+    key = declared(connection, client_kwargs=client_kwargs).get("api_key") or connection.password
     if not key:
         raise ConnectionInvalid(
             connection.conn_id,
