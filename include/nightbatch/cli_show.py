@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -160,7 +161,7 @@ def trial(number: int, it: Trial, *, as_json: bool) -> None:
     is_good = it.verdict is not None and it.verdict.kind == "good"
     body.append(verdict, style="green" if is_good else "red")
     body.append(f"   {_usd(it.cost_usd)}", style="dim")
-    _console().print(Panel(body, title=Text(f"{number}. {it.key}"), title_align="left"))
+    Console(highlight=False).print(Panel(body, title=Text(f"{number}. {it.key}"), title_align="left"))
 
 
 def books(found: Books, *, as_json: bool) -> None:
@@ -185,18 +186,20 @@ def status(ledger: Ledger, runs: Sequence[Run], *, now: datetime, as_json: bool)
     if not runs:
         note("no runs in this ledger yet; start one with `nightbatch run JOB`")
         return
-    table = Table("run", "state", "since (UTC)", "shards", "waits for", "next")
+    console = Console(highlight=False)
     for run in runs:
         shards = ledger.shards(run.run)
-        table.add_row(
-            run.run,
-            run.state,
-            f"{run.started_utc:%Y-%m-%d %H:%M}",
-            _states(shards),
-            Text(_waits_for(run, shards, now)),
-            Text(_next_action(run, shards)),
-        )
-    Console(highlight=False).print(table)
+        colour = {"complete": "green", "open": "yellow"}.get(run.state, "red")
+        console.print(f"[{colour}]●[/] [bold]{escape(run.run)}[/]  {run.state}")
+        facts = Table.grid(padding=(0, 2))
+        for name, value in (
+            ("since", f"{run.started_utc:%Y-%m-%d %H:%M} UTC"),
+            ("shards", _states(shards)),
+            ("waits for", _waits_for(shards, now)),
+            ("next", _next_action(run, shards)),
+        ):
+            facts.add_row(Text(f"  {name}", style="dim"), Text(value))
+        console.print(facts)
 
 
 def _states(shards: Sequence[Shard]) -> str:
@@ -204,7 +207,7 @@ def _states(shards: Sequence[Shard]) -> str:
     return ", ".join(f"{count} {state.value}" for state, count in counts.items() if count) or "no plan"
 
 
-def _waits_for(run: Run, shards: Sequence[Shard], now: datetime) -> str:
+def _waits_for(shards: Sequence[Shard], now: datetime) -> str:
     open_ = [shard for shard in shards if shard.state in (ShardState.OPEN, ShardState.SUBMITTING)]
     parts = []
     for shard in open_[:3]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from nightbatch.adapters.clock import SystemClock
-from nightbatch.errors import ConnectionInvalid
+from nightbatch.errors import ConnectionInvalid, NightbatchError
 from nightbatch.job import FileSinkSpec, FileSourceSpec, FrameSourceSpec, Job, QuerySourceSpec
 from nightbatch.ports import Clock, Connection, Connections, Ledger, Notifier, Ports, Provider, Settings, Sink, Source
+
+log = logging.getLogger(__name__)
 
 PROVIDERS = {
     "openai": "nightbatch.adapters.providers.openai:OpenAIProvider",
@@ -166,15 +169,35 @@ def _by_type(adapters: Mapping[str, str], connection: Connection | None, conn_id
 
 
 def open_notifiers(job: Job, connections: Connections) -> Sequence[Notifier]:
-    """Open the channels on which a job tells people."""
-    notifiers: list[Notifier] = []
+    """
+    Open the channels on which a job tells people.
+
+    A channel that cannot be opened is logged and left out: no run fails because a message could not be sent.
+    """
+    openers: list[Callable[[], Notifier]] = []
     if job.notify.mail:
-        mail = _load("nightbatch.adapters.notifiers.mail:MailNotifier")
-        notifiers.append(mail(connections(job.notify.mail_connection), to=job.notify.mail))
+        openers.append(lambda: _open_mail(job, connections))
     if job.notify.slack_connection:
-        slack = _load("nightbatch.adapters.notifiers.slack:SlackNotifier")
-        notifiers.append(slack(connections(job.notify.slack_connection)))
+        openers.append(lambda: _open_slack(job, connections))
+    notifiers: list[Notifier] = []
+    for opener in openers:
+        try:
+            notifiers.append(opener())
+        except NightbatchError as error:
+            log.warning("%s: people are not told on this channel: %s", job.name, error)
     return tuple(notifiers)
+
+
+def _open_mail(job: Job, connections: Connections) -> Notifier:
+    mail = _load("nightbatch.adapters.notifiers.mail:MailNotifier")
+    notifier: Notifier = mail(connections(job.notify.mail_connection), to=job.notify.mail)
+    return notifier
+
+
+def _open_slack(job: Job, connections: Connections) -> Notifier:
+    slack = _load("nightbatch.adapters.notifiers.slack:SlackNotifier")
+    notifier: Notifier = slack(connections(job.notify.slack_connection or ""))
+    return notifier
 
 
 def connections_of(job: Job) -> list[str]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, TaskGroup, TriggerRule
 
+from nightbatch.errors import JobInvalid
 from nightbatch.job import FileSinkSpec, Job
+from nightbatch.job_file import load_jobs
 
 from .deadlines import alerts
-from .tasks import BatchSensor, PrepareOperator, RetryOperator, SettleOperator
+from .tasks import BatchSensor, InvalidJobOperator, PrepareOperator, RetryOperator, SettleOperator
 from .windows import params
 
 RETRIES: dict[str, Any] = {
@@ -117,3 +121,31 @@ holds no worker. `retry` sends failed rows again. `settle` adds up and gives the
 *downstream*, goes on from where it stood; it never pays twice and never cancels a batch. To pay for a window again on
 purpose, trigger it with **Force**.
 """
+
+
+def build_dags(folder: Path) -> dict[str, DAG]:
+    """
+    Make a Dag of every job file in a folder.
+
+    A file that is no good becomes a Dag too, which says what is wrong: the others must not vanish with it, and
+    nobody looks for a Dag that is not there.
+    """
+    jobs, problems = load_jobs(folder)
+    dags = {job.name: build_dag(job) for job in jobs}
+    for problem in problems:
+        broken = _broken_dag(problem)
+        dags.setdefault(broken.dag_id, broken)
+    return dags
+
+
+def _broken_dag(problem: JobInvalid) -> DAG:
+    name = re.sub(r"[^a-z0-9_]", "_", Path(problem.file).stem.lower())
+    with DAG(
+        dag_id=f"{name}__invalid",
+        schedule=None,
+        tags=["nightbatch", "invalid job file"],
+        doc_md=f"### This job file cannot be used\n\n```\n{problem}\n```\n",
+        description=f"{Path(problem.file).name} has {len(problem.problems)} problems: open the docs of this Dag",
+    ) as dag:
+        InvalidJobOperator(task_id="read_the_docs_of_this_dag", problem=str(problem))
+    return dag

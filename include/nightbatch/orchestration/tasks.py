@@ -194,3 +194,15 @@ class SettleOperator(BaseOperator):
         for outlet in self.outlets:
             context["outlet_events"][outlet].extra = counts
         return counts
+
+
+class InvalidJobOperator(BaseOperator):
+    """Stands in the Dag of a job file that cannot be used; fails with all that is wrong with it."""
+
+    def __init__(self, *, problem: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.problem = problem
+
+    def execute(self, context: Any) -> None:
+        """Say what is wrong."""
+        raise AirflowFailException(self.problem)
