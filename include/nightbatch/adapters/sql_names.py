@@ -17,7 +17,8 @@ OURS = "nb_"
 NAME = r'(?:"(?:[^"\x00]|"")+"|[^\W\d][\w$]*)'
 """A regular expression for a name as SQL writes it, quoted or not."""
 
-_SYSTEM_NAMES = {"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid", "oid", "rowid"}
+SYSTEM_NAMES = {"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid", "oid", "rowid"}
+"""Names that PostgreSQL or DuckDB use for columns of their own."""
 
 
 def column_names(fields: Iterable[str], key_column: str) -> dict[str, str]:
@@ -42,7 +43,7 @@ def column_names(fields: Iterable[str], key_column: str) -> dict[str, str]:
 
 def free_name(name: str, key_column: str) -> str:
     """Prefix a column's name with `answer_` where the key, bookkeeping or the database itself uses it."""
-    if name == key_column.lower() or name.startswith(OURS) or name in _SYSTEM_NAMES:
+    if name == key_column.lower() or name.startswith(OURS) or name in SYSTEM_NAMES:
         return _cut(f"answer_{name}", MAX_NAME_BYTES)
     return name
 
