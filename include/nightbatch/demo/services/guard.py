@@ -43,6 +43,8 @@ def main() -> int:
     if code is None:
         code = _stop(child, signal.Signals[options.stop_signal], grace_s=options.grace_s)
     _kill_descendants(family)
+    for litter in options.remove:
+        litter.unlink(missing_ok=True)
     options.pid_file.unlink(missing_ok=True)
     return code
 
@@ -56,6 +58,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--grace-s", type=float, default=4.0, help="seconds for a clean end before SIGKILL")
     parser.add_argument("--account", help="run the command as this account (only root can)")
     parser.add_argument("--reach", type=Path, action="append", default=[], help="a path the account needs")
+    parser.add_argument("--remove", type=Path, action="append", default=[], help="a file to remove at the end")
     parser.add_argument("command", nargs="+")
     return parser.parse_args()
 

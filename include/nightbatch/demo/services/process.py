@@ -41,6 +41,8 @@ class Command:
     """Run as this account; only for root."""
     reach: list[Path] = field(default_factory=list)
     """Paths the account must be able to reach."""
+    leaves_behind: list[Path] = field(default_factory=list)
+    """Files outside its folder that it forgets to remove."""
 
 
 class ServiceProcess:
@@ -133,6 +135,8 @@ class ServiceProcess:
         argv += ["--account", command.account] if command.account else []
         for path in command.reach:
             argv += ["--reach", str(path)]
+        for path in command.leaves_behind:
+            argv += ["--remove", str(path)]
         return [*argv, "--", *command.argv]
 
 

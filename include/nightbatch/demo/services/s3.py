@@ -52,7 +52,6 @@ class S3Server:
         folder = folder.resolve()
         (folder / "objects").mkdir(parents=True, exist_ok=True)
         credentials = _credentials(folder / "identities.json")
-        _remove_sockets(folder)
         on_progress("starting the server")
         return start_on_free_ports(len(PORTS), lambda ports: _start(folder, ports, credentials))
 
@@ -87,9 +86,8 @@ class S3Server:
         return True
 
     def stop(self) -> None:
-        """End the server and remove its sockets."""
+        """End the server."""
         self.process.stop()
-        _remove_sockets(self.process.folder.parent)
 
     def _knows_its_volumes(self) -> bool:
         """Ask the master for what is on the disk: it may hear of that seconds after S3 answers."""
@@ -134,9 +132,8 @@ def _start(folder: Path, ports: list[int], credentials: S3Credentials) -> S3Serv
     # else it learns from the volumes; and without a past it needs no election, 10 s long after a crash.
     for memory in (folder / "objects").glob("m[0-9]*"):
         shutil.rmtree(memory)
-    (folder / "ports.json").write_text(json.dumps(ports))
     # Its clean end takes many seconds; its files survive a kill.
-    command = Command(name="seaweedfs", argv=_argv(folder, ports), grace_s=0.5)
+    command = Command(name="seaweedfs", argv=_argv(folder, ports), grace_s=0.5, leaves_behind=_sockets(ports))
     process = ServiceProcess.start(command, folder / "run")
     server = S3Server(process, ports=ports, credentials=credentials)
     try:
@@ -163,9 +160,7 @@ def _argv(folder: Path, ports: list[int]) -> list[str]:
     return argv
 
 
-def _remove_sockets(folder: Path) -> None:
-    """Remove the sockets that this folder's last server, as it always does, left in /tmp."""
-    file = folder / "ports.json"
-    for port in json.loads(file.read_text()) if file.exists() else []:
-        for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - fixed in the server
-            socket.unlink(missing_ok=True)
+def _sockets(ports: list[int]) -> list[Path]:
+    """Name the sockets that the server makes where nobody asked for them, and forgets."""
+    named = zip(PORTS, ports, strict=True)
+    return [Path(f"/tmp/seaweedfs-{name.replace('.', '-')}-{port}.sock") for name, port in named]  # noqa: S108
