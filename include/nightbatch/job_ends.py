@@ -130,7 +130,12 @@ def pick_source(value: Any) -> Any:
         raise fault("it is not a mapping of keys", "Write its keys below it, each on a line of its own, indented")
     if "files" in value and "query" in value:
         raise fault("both files and query are set", "Keep the one that is the source")
-    kinds = {"files": FileSourceSpec, "query": QuerySourceSpec, "frame": FrameSourceSpec, "frame_name": FrameSourceSpec}
+    kinds: dict[str, type[SourceSpec]] = {
+        "files": FileSourceSpec,
+        "query": QuerySourceSpec,
+        "frame": FrameSourceSpec,
+        "frame_name": FrameSourceSpec,
+    }
     for key, kind in kinds.items():
         if key in value:
             return kind.model_validate(value)

@@ -124,12 +124,13 @@ def _touch(one: Loc, other: Loc) -> bool:
     return one[:shorter] == other[:shorter]
 
 
-def _mend(data: Any, loc: Loc, *, is_unknown: bool) -> None:
+def _mend(trial: dict[str, Any], loc: Loc, *, is_unknown: bool) -> None:
+    data: Any = trial
     for step in loc[:-1]:
         if not _has(data, step):
             return
         data = data[step]
-    if not loc or not isinstance(data, dict | list):
+    if not loc or not _holds(data):
         return
     stand_in = _STAND_INS.get(tuple(0 if isinstance(step, int) else step for step in loc))
     if is_unknown or stand_in is None:
@@ -137,6 +138,10 @@ def _mend(data: Any, loc: Loc, *, is_unknown: bool) -> None:
             del data[loc[-1]]
     elif isinstance(data, dict) or _has(data, loc[-1]):
         data[loc[-1]] = copy.deepcopy(stand_in)
+
+
+def _holds(data: Any) -> bool:
+    return isinstance(data, dict | list)
 
 
 def _set_apart(data: Any, loc: Loc) -> None:

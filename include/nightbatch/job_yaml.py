@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,10 +128,10 @@ class _Reader:
     def _mapping(self, node: yaml.MappingNode, loc: Loc) -> dict[str, Any]:
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode) or not isinstance(key_node.value, Hashable):
+            if not isinstance(key_node, yaml.ScalarNode):
                 self._tell(loc, key_node, "a key is not a plain word", "Put texts with { or [ into quotes.")
                 continue
-            key = key_node.value
+            key: str = key_node.value
             if key_node.tag == "tag:yaml.org,2002:merge":
                 self._tell(loc, key_node, "`<<` is not allowed", "Write the keys out.")
                 continue
