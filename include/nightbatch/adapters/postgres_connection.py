@@ -17,8 +17,8 @@ _FROM_FIELDS = {"host", "port", "user", "password", "dbname"}
 _UNUSABLE = ("authentication failed", "does not exist", "no pg_hba.conf entry", "not permitted to log in", "invalid ")
 """What PostgreSQL says when it was reached and the connection's fields are wrong; these errors carry no code."""
 
-_QUIET_CLASSES = {"22", "23"}
-"""Error classes whose messages quote values: data exceptions and violated constraints."""
+_QUIET_CLASSES = {"22", "23", "P0"}
+"""Error classes whose messages may quote values: data, violated constraints, what triggers raise."""
 
 _BAD_CLASSES = {"0A", "21", "22", "23", "25", "2B", "3D", "3F", "42", "44", "54", "P0"}
 """Error classes that come again however often one tries."""
