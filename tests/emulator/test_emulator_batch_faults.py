@@ -185,3 +185,12 @@ def test_a_batch_keeps_the_faults_it_was_created_with(rehearse, chats):
 
     assert stage.ended(first.id).request_counts.failed == 2
     assert stage.ended(second.id).request_counts.failed == 0
+
+
+def test_tokens_counted_at_create_are_released_when_validation_fails(rehearse, chats):
+    stage = rehearse(enqueued_token_limit=60, over_limit_at="create")
+
+    for _ in range(3):
+        assert stage.run([*chats(2), "{broken"]).status == "failed"
+    assert stage.run(chats(2)).status == "completed"
+    assert set(stage.state()["enqueued_tokens"].values()) == {0}

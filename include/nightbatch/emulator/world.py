@@ -139,6 +139,11 @@ class World:
         self.store.batches.put(batch)
         return batch
 
+    def forget_batch(self, batch: Batch) -> None:
+        """Undo a creation that is refused before anybody has heard of it."""
+        self.store.batches.remove(batch.id)
+        self.store.creations[batch.vendor] -= 1
+
     def make_late(self, batch: Batch, texts: Mapping[str, Any]) -> None:
         """Give a batch its delay, if it is the one that is to be late."""
         faults = batch.faults

@@ -32,7 +32,10 @@ class Upstream:
         if status > 299:
             return Reply(status=status, body=body)
         usage = body.get("usage") or {}
-        text = body["choices"][0]["message"].get("content") or ""
+        try:
+            text = body["choices"][0]["message"].get("content") or ""
+        except (KeyError, IndexError, TypeError, AttributeError):
+            return Reply(status=502, body={"error": {"message": "upstream: no choices in the reply"}})
         return Reply(text, usage.get("prompt_tokens"), usage.get("completion_tokens"))
 
     def _post(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:

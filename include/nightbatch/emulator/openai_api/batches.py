@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -51,6 +50,8 @@ async def create(wanted: CreateBatch, world: InWorld, requester: From) -> Respon
     file = find_file(world, requester, wanted.input_file_id, "input_file_id")
     if file.purpose != "batch":
         raise VendorError(400, f"File {file.id} has the purpose '{file.purpose}', not 'batch'.", param="input_file_id")
+    refused = requester.plan.take("token_limit_at_create")
+    checked = await _counted_early(world, file, wanted.endpoint)
     batch = world.new_batch(
         "openai",
         requester,
@@ -61,28 +62,28 @@ async def create(wanted: CreateBatch, world: InWorld, requester: From) -> Respon
         metadata=wanted.metadata,
         output_expires_after=wanted.output_expires_after.seconds if wanted.output_expires_after else None,
     )
-    await _refuse_too_many_tokens(world, requester, batch, file)
+    if refused or not _fits(world, batch, checked):
+        world.forget_batch(batch)
+        message = life.token_limit_message(world, batch)
+        raise VendorError(400, message, type="invalid_request_error", code="token_limit_exceeded")
     spoilt = requester.plan.take("token_limit_after_validation")
     world.start(life.live(world, batch, token_limit_fault=spoilt))
     return reply(batch_body(batch, at=now_s()))
 
 
-async def _refuse_too_many_tokens(world: World, requester: Requester, batch: Batch, file: StoredFile) -> None:
-    """Answer 400 where the vendor counts tokens before it creates; the batch is then gone again."""
-    refused = requester.plan.take("token_limit_at_create")
-    if not refused and world.settings.over_limit_at == "create":
-        checked = await world.in_thread(_checker(world, batch, file))
-        batch.models, batch.input_tokens = tuple(checked.models), checked.input_tokens
-        refused = not life.enqueue(world, batch)
-    if refused:
-        world.store.batches.remove(batch.id)
-        world.store.creations["openai"] -= 1
-        message = life.token_limit_message(world, batch)
-        raise VendorError(400, message, type="invalid_request_error", code="token_limit_exceeded")
+async def _counted_early(world: World, file: StoredFile, endpoint: str) -> Checked | None:
+    """Read a file at once, where the vendor counts tokens before it creates."""
+    if world.settings.over_limit_at != "create":
+        return None
+    return await world.in_thread(lambda: check(file.path, endpoint, world.settings.limits))
 
 
-def _checker(world: World, batch: Batch, file: StoredFile) -> Callable[[], Checked]:
-    return lambda: check(file.path, batch.endpoint, world.settings.limits)
+def _fits(world: World, batch: Batch, checked: Checked | None) -> bool:
+    """Say whether a batch's tokens may be enqueued, if they have been counted."""
+    if checked is None:
+        return True
+    batch.models, batch.input_tokens = tuple(checked.models), checked.input_tokens
+    return life.enqueue(world, batch)
 
 
 @router.get("")

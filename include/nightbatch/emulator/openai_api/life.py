@@ -19,6 +19,13 @@ ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 
 async def live(world: World, batch: Batch, *, token_limit_fault: bool) -> None:
     """Take a batch from validating to its end."""
+    try:
+        await _live(world, batch, token_limit_fault)
+    finally:
+        world.store.enqueued.release(batch)
+
+
+async def _live(world: World, batch: Batch, token_limit_fault: bool) -> None:
     seconds = world.settings.window_seconds if world.is_stuck(batch, "validating") else world.settings.validate_seconds
     cancelled = await world.pause(batch, seconds)
     if world.is_stuck(batch, "validating"):
@@ -38,13 +45,10 @@ async def live(world: World, batch: Batch, *, token_limit_fault: bool) -> None:
 async def _run(world: World, batch: Batch, checked: Checked) -> None:
     if not batch.changed.is_set():
         batch.reach("in_progress", now_s())
-    names = {"custom_id": checked.first_custom_id, "metadata": batch.metadata, "file": batch.input_file_id}
+    names = {"custom_id": checked.first_custom_id, "metadata": batch.metadata}
     file = world.store.files.find(batch.input_file_id, batch.scope)
     world.make_late(batch, names | {"filename": file.filename if file else ""})
-    try:
-        await _finish(world, batch, await world.work(batch))
-    finally:
-        world.store.enqueued.release(batch)
+    await _finish(world, batch, await world.work(batch))
 
 
 def _learn(batch: Batch, checked: Checked) -> None:
