@@ -164,7 +164,8 @@ class EnqueuedTokens:
     def take(self, batch: Batch, limit: int | None) -> bool:
         """Enqueue a batch's tokens if the limit allows it."""
         held = self._held[batch.scope, ",".join(batch.models)]
-        if limit is not None and sum(held.values()) + batch.input_tokens > limit:
+        others = sum(tokens for batch_id, tokens in held.items() if batch_id != batch.id)
+        if limit is not None and others + batch.input_tokens > limit:
             return False
         held[batch.id] = batch.input_tokens
         return True
