@@ -110,7 +110,13 @@ def open_source(job: Job, connections: Connections) -> Source:
     spec = job.source
     source: Source
     if isinstance(spec, FrameSourceSpec):
-        source = _load("nightbatch.adapters.sources.frames:FrameSource")(spec.frame, columns=job.columns)
+        source = _load("nightbatch.adapters.sources.frames:FrameSource")(
+            spec.frame,
+            columns=job.columns,
+            time_column=spec.time_column,
+            timezone=spec.timezone,
+            name=spec.frame_name,
+        )
         return source
     connection = connections(spec.connection) if spec.connection else None
     if isinstance(spec, FileSourceSpec):
@@ -141,7 +147,11 @@ def open_sink(job: Job, connections: Connections) -> Sink:
     connection = connections(spec.connection) if spec.connection else None
     if isinstance(spec, FileSinkSpec):
         sink = _load("nightbatch.adapters.sinks.files:FileSink")(
-            spec.files, connection=connection, format=spec.format, answer_schema=job.answer.json_schema
+            spec.files,
+            connection=connection,
+            format=spec.format,
+            answer_schema=job.answer.json_schema,
+            key_column=job.source.key,
         )
         return sink
     where = _by_type(TABLE_SINKS, connection, spec.connection, use="a table sink")

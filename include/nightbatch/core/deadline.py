@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
+
+
+DAY = timedelta(days=1)
 
 
 class Lateness(StrEnum):
@@ -28,15 +31,24 @@ class DeadlineRule:
     def due(self, window_end: datetime) -> datetime:
         """Give the instant, in UTC, for a window that ends at `window_end`."""
         if self.after is not None:
-            return (window_end + self.after).astimezone(UTC)
+            return window_end.astimezone(UTC) + self.after
         if self.at is None:
             raise ValueError("a deadline needs `after` or `at`")
         zone = ZoneInfo(self.timezone)
         local = window_end.astimezone(zone)
-        due = datetime.combine(local.date(), self.at, tzinfo=zone)
-        if due <= local:
-            due = datetime.combine(local.date() + timedelta(days=1), self.at, tzinfo=zone)
-        return due.astimezone(UTC)
+        today = _later_pass(local.date(), self.at, zone)
+        return today if today > window_end.astimezone(UTC) else _later_pass(local.date() + DAY, self.at, zone)
+
+
+def _later_pass(day: date, at: time, zone: ZoneInfo) -> datetime:
+    """
+    Give a local time of day as an instant in UTC; on the nights of a clock change the later of its two readings.
+
+    A time that stands twice in autumn is meant the second time, and one that is skipped in spring comes an hour
+    later by the wall clock: nobody is paged early.
+    """
+    local = datetime.combine(day, at, tzinfo=zone)
+    return max(local.replace(fold=fold).astimezone(UTC) for fold in (0, 1))
 
 
 def lateness(*, now: datetime, due: datetime, warn_before: timedelta, started: datetime) -> Lateness:

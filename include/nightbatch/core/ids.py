@@ -80,8 +80,8 @@ def row_of(custom_id: str, prefix: str) -> int | None:
     if not custom_id.startswith(prefix):
         return None
     digits = custom_id[len(prefix) :]
-    # "07" and "7" would be two names for one row.
-    if not digits.isascii() or not digits.isdigit() or (len(digits) > 1 and digits[0] == "0"):
+    # "07" and "7" would be two names for one row; nothing as long as ten digits is a row of a batch.
+    if len(digits) > 9 or not digits.isascii() or not digits.isdigit() or (len(digits) > 1 and digits[0] == "0"):
         return None
     return int(digits)
 

@@ -20,6 +20,8 @@ class Window:
             raise ValueError("a window needs times with a zone")
         object.__setattr__(self, "start", self.start.astimezone(UTC))
         object.__setattr__(self, "end", self.end.astimezone(UTC))
+        if self.start.microsecond or self.end.microsecond:
+            raise ValueError("a window begins and ends on whole seconds, since runs are named after it")
         if self.start >= self.end:
             raise ValueError(f"a window must end after it starts, not {self.start} to {self.end}")
 

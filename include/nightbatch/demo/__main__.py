@@ -17,6 +17,7 @@ from nightbatch.demo import report, watch
 from nightbatch.demo.installation import Installation, install
 from nightbatch.demo.reviews import WINDOW
 from nightbatch.demo.services.stack import Stack
+from nightbatch.ports import Ledger, Run
 
 JOBS = ["review_sentiment", "review_topics"]
 DEADLINE_S = 45
@@ -28,7 +29,8 @@ def main() -> int:
     """Run the demo; 0 if all that it promises happened."""
     options = _options()
     _read_dotenv(Path(".env"))
-    signal.signal(signal.SIGTERM, _interrupt)
+    for end in (signal.SIGINT, signal.SIGTERM):  # a shell that starts us in the background has SIGINT ignored
+        signal.signal(end, _interrupt)
     console, began = Console(), time.monotonic()
     try:
         with Stack(options.folder, on_progress=lambda text: _tell(console, began, text), end_with=[os.getppid()]) as stack:
@@ -113,13 +115,21 @@ def _watch(
     return [
         report.Ending(
             job=job,
-            run=ledger.runs(job=job, limit=1)[0],
+            run=_latest(ledger, job),
             airflow_state=states[job],
             seconds=ended.get(job, time.monotonic() - began),
             url=f"{installation.airflow.address}/dags/{job}/runs/{run_id}",
         )
         for job, run_id in runs.items()
     ]
+
+
+def _latest(ledger: Ledger, job: str) -> Run:
+    """Give the run of the demo's window; unpausing a Dag also starts the one of last night, which has no records."""
+    runs = [run for run in ledger.runs(job=job) if run.window == WINDOW]
+    if not runs:
+        raise SystemExit(f"{job} never began; look into the logs below .nightbatch/demo/airflow")
+    return runs[0]
 
 
 def _say_where(console: Console, installation: Installation, seconds: float) -> None:

@@ -33,8 +33,8 @@ class Review:
 
     @property
     def reviewed_at(self) -> datetime:
-        """Give the sentence's time, derived from its review: 300 reviews spread evenly over five days, in UTC."""
-        return FIRST_DAY + timedelta(minutes=(self.review_id - 1) * DAYS * 24 * 60 // 300, seconds=self.position)
+        """Give the sentence's time in UTC, derived from its review: reviews take turns on the five days."""
+        return FIRST_DAY + timedelta(days=self.review_id % DAYS, minutes=self.review_id, seconds=self.position)
 
 
 COLUMNS = ("sentence_id", "review_id", "position", "text", "human_sentiment", "reviewed_at")

@@ -13,7 +13,8 @@ from rich.live import Live
 from rich.table import Table
 
 from nightbatch.core.shard import ShardState
-from nightbatch.ports import Ledger, Run, Shard
+from nightbatch.demo.reviews import WINDOW
+from nightbatch.ports import Ledger, Shard
 
 MARKS = {
     ShardState.SEALED: "[dim]·[/]",
@@ -41,7 +42,7 @@ def table(ledger: Ledger, jobs: list[str], airflow: dict[str, str], seconds: flo
 
 
 def _shards(ledger: Ledger, job: str) -> list[Shard]:
-    runs: list[Run] = ledger.runs(job=job, limit=1)
+    runs = [run for run in ledger.runs(job=job) if run.window == WINDOW]
     return ledger.shards(runs[0].run) if runs else []
 
 
