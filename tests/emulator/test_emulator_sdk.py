@@ -69,7 +69,7 @@ def test_openai_files_parse_strictly_and_come_back_byte_for_byte(calm):
 
 
 def test_openai_batch_parses_strictly_in_every_state(rehearse, chats):
-    stage = rehearse(batch_seconds=0.4, validate_seconds=0.2)
+    stage = rehearse(batch_seconds=1.0, validate_seconds=0.5)
     created = stage.create(chats(4), metadata={"run": "r1"})
     bodies, status = {}, ""
     while status != "completed":
@@ -123,7 +123,7 @@ def test_openai_list_pages_through_all_batches_the_newest_first(calm, chats):
 
 
 def test_openai_cancel_keeps_partial_output(rehearse, chats):
-    stage = rehearse(batch_seconds=1.0)
+    stage = rehearse(batch_seconds=4.0)
     created = stage.create(chats(40))
     while stage.openai.batches.retrieve(created.id).request_counts.completed < 5:
         pass
@@ -206,7 +206,7 @@ def test_anthropic_cancel_ends_with_canceled_rows(rehearse, letters):
 
 
 def test_anthropic_delete_waits_for_the_end(rehearse, letters):
-    stage = rehearse(batch_seconds=0.3)
+    stage = rehearse(batch_seconds=1.5)
     created = stage.create_messages(letters(1))
     with pytest.raises(anthropic.BadRequestError):
         stage.anthropic.messages.batches.delete(created.id)

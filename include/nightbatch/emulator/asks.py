@@ -25,7 +25,7 @@ _ROWS_OWN = frozenset({"model", "temperature", "top_p", "user", "metadata", "ser
 """Fields that do not make a request another question."""
 
 
-class BadRequest(Exception):  # noqa: N818 (errors here are named by what happened)
+class BadRequest(Exception):
     """The body of one request is not what the endpoint takes."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None, status: int = 400) -> None:

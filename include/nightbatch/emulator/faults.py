@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class UnknownFault(ValueError):  # noqa: N818 (errors here are named by what happened)
+class UnknownFault(ValueError):
     """A fault was asked for that does not exist, or with a value it cannot take."""
 
 

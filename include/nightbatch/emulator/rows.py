@@ -19,7 +19,7 @@ from nightbatch.emulator.asks import Ask, BadRequest
 from nightbatch.emulator.store import Batch, Usage
 
 
-class Stopped(Exception):  # noqa: N818 (errors here are named by what happened)
+class Stopped(Exception):
     """The emulator is shutting down."""
 
 

@@ -165,7 +165,8 @@ class World:
         cancelled = await happens_within(batch.changed, min(batch.duration_s, window))
         if not cancelled and batch.duration_s < window:
             return None
-        share = 0.0 if self.is_stuck(batch, "in_progress") else (now_s() - began) / max(duration, 0.001)
+        worked = now_s() - began if cancelled else window
+        share = 0.0 if self.is_stuck(batch, "in_progress") else worked / max(duration, 0.001)
         return Cut(min(int(share * batch.rows), batch.rows), Kind.CANCELLED if cancelled else Kind.EXPIRED)
 
     async def pause(self, batch: Batch, seconds: float) -> bool:

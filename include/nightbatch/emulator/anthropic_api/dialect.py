@@ -24,7 +24,7 @@ _NOT_IN_BATCHES = ("stream", "speed", "store", "previous_thread_event_id", "cach
 """Parameters that a batch does not take. Source: platform.claude.com, batch processing, copy of 2026-09-20."""
 
 
-class BadBatch(Exception):  # noqa: N818 (errors here are named by what happened)
+class BadBatch(Exception):
     """The body of a create call is not a batch; the message says what the vendor would answer."""
 
 
