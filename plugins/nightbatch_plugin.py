@@ -10,5 +10,5 @@ class NightbatchPlugin(AirflowPlugin):
     """Registers nightbatch with Airflow."""
 
     name = "nightbatch"
-    deadline_references = [JobDeadline]
-    operator_extra_links = [BatchLink()]
+    deadline_references = (JobDeadline,)
+    operator_extra_links = (BatchLink(),)

@@ -1,4 +1,4 @@
-"""A vendor of batches in memory, and the provider that talks to it: for tests, for try-outs, and as the port's example."""
+"""A vendor of batches in memory, and the provider that talks to it: for tests and try-outs."""
 
 from __future__ import annotations
 

@@ -33,7 +33,9 @@ def main() -> int:
         signal.signal(end, _interrupt)
     console, began = Console(), time.monotonic()
     try:
-        with Stack(options.folder, on_progress=lambda text: _tell(console, began, text), end_with=[os.getppid()]) as stack:
+        with Stack(
+            options.folder, on_progress=lambda text: _tell(console, began, text), end_with=[os.getppid()]
+        ) as stack:
             installation = install(
                 stack, is_real=options.vendors == "real", tell=lambda text: _tell(console, began, text)
             )

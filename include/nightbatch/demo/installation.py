@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import psycopg
-
 from nightbatch.adapters.connections import from_environment
 from nightbatch.adapters.object_store import ObjectStore
 from nightbatch.adapters.registry import open_ledger, settings_from
@@ -152,10 +150,3 @@ def _real_vendors() -> dict[str, str]:
     if missing:
         raise SystemExit(f"The real vendors need {' and '.join(missing)} in .env, and money is spent with them.")
     return {f"{vendor}_default": json.dumps({"conn_type": vendor, "password": key}) for vendor, key in keys.items()}
-
-
-def count(url: str, query: str) -> int:
-    """Ask a database for one number."""
-    with psycopg.connect(url) as connection:
-        row = connection.execute(query).fetchone()  # type: ignore[call-overload]  # our own texts only
-        return int(row[0]) if row and row[0] is not None else 0

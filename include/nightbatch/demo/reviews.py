@@ -62,7 +62,8 @@ def load_warehouse(url: str) -> int:
         with cursor.copy(f"copy product_reviews ({', '.join(COLUMNS)}) from stdin") as copy:
             for review in reviews():
                 copy.write_row(_row(review))
-        return cursor.execute("select count(*) from product_reviews").fetchone()[0]  # type: ignore[index]
+        row = cursor.execute("select count(*) from product_reviews").fetchone()
+        return int(row[0]) if row else 0
 
 
 def load_bucket(store: ObjectStore) -> int:

@@ -34,7 +34,7 @@ class Refusal:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class NotFound(Exception):  # noqa: N818 - an answer to branch on, not an error to report
+class NotFound(Exception):
     """The vendor answered 404."""
 
     def __init__(self, refusal: Refusal) -> None:

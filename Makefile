@@ -1,0 +1,51 @@
+# Everything is set up in .venv, by uv, from uv.lock. A fresh machine needs Python 3.11 to 3.13, make and a package index.
+
+SHELL := /bin/sh
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
+BIN := .venv/bin
+UV := UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=.venv VIRTUAL_ENV=.venv $(BIN)/uv
+EXIT ?=
+VENDORS ?=
+LIMIT ?=
+
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test check golden clean setup format bench
+
+demo: setup ## Run two real nightly jobs in a real Airflow, on this machine alone; EXIT=1 stops by itself
+	@exec env $(if $(VENDORS),VENDORS=$(VENDORS)) $(BIN)/python -m nightbatch.demo $(if $(EXIT),--exit) $(if $(LIMIT),--limit $(LIMIT))
+
+test: setup ## Run every test
+	@exec $(BIN)/python -m pytest $(PYTEST)
+
+check: setup ## Lint, types, layers, formatting; no tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+golden: setup ## Write the golden files of the wire formats anew; review the diff
+	$(BIN)/python -m tests.golden.rewrite
+
+clean: ## Remove the environment, caches and the demo's data
+	rm -rf .venv .venv-* .nightbatch .airflow .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup: .venv/.synced
+
+# A stamp, so that a second `make` starts at once.
+.venv/.synced: uv.lock pyproject.toml $(BIN)/uv
+	@echo "setting up the environment (the first time takes a minute or two)"
+	@$(UV) sync --locked
+	@touch $@
+
+$(BIN)/uv:
+	@test -n "$(PYTHON)" || { echo "nightbatch needs Python 3.11, 3.12 or 3.13, and none is on PATH"; exit 1; }
+	@echo "making .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
