@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nightbatch import flow
 from nightbatch.core.money import Usage
 from nightbatch.core.result import ErrorKind, Finish, Outcome, Result
-from nightbatch.errors import RunIncomplete
-from tests.memory_stack import NEXT_NIGHT, NIGHT, KillAt, Killed, Stack, job_of
+from nightbatch.errors import BatchVanished, RunIncomplete
+from nightbatch.steps.outcome import Waiting
+from tests.memory_stack import NEXT_NIGHT, NIGHT, KillAt, Killed, Stack, job_of, later
 
 RECORDS = [(f"k{n}", f"text {n}") for n in range(8)]
 USAGE = Usage(input_tokens=10, output_tokens=5)
@@ -172,6 +175,36 @@ def test_what_is_reserved_counts_against_the_budget_until_it_is_settled() -> Non
 
     assert [shard.state for shard in stack.ledger.shards(plan.run)] == ["open", "open", "held"]
     assert stack.ledger.spent(plan.run) == (worst * 2, 0)
+
+
+def test_a_batch_that_failed_as_a_whole_is_told_once_and_not_sent_in_circles() -> None:
+    """A vendor that refuses a whole file (a model it does not have) has answered nothing: a person must act."""
+    stack = Stack(RECORDS[:3])
+    poll = stack.provider.poll
+    stack.provider.poll = lambda batch_id: replace(poll(batch_id), problem="model_not_found: no such model")
+    stack.provider.results = lambda state: iter(())
+
+    with pytest.raises(RunIncomplete, match="3 request_refused"):
+        flow.run(stack.ports(), job_of(), NIGHT)
+
+    assert len(stack.vendor.batches) == 1
+    assert stack.ledger.spent(stack.ledger.runs()[0].run) == (0, 0)
+
+
+def test_a_batch_that_the_vendor_no_longer_knows_is_left_to_a_person() -> None:
+    stack = Stack(RECORDS[:3])
+    stack.provider.ends_at_once = False
+    plan = flow.prepare(stack.ports(), job_of(), NIGHT)
+    job, ref = flow.sealed_job(stack.ports(), plan.run), plan.shards[0].ref
+    flow.advance(stack.ports(), job, ref)
+    stack.vendor.batches.clear()
+    for _ in range(3):
+        later(stack, minutes=4)
+        assert isinstance(flow.advance(stack.ports(), job, ref), Waiting)
+    later(stack, minutes=4)
+
+    with pytest.raises(BatchVanished):
+        flow.advance(stack.ports(), job, ref)
 
 
 def test_a_lost_create_reply_is_found_again_and_not_paid_twice() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
 from datetime import datetime, timedelta
 
 from nightbatch.core.batch import BatchState, Next, decide
+from nightbatch.core.verdict import Reason
 from nightbatch.errors import BatchVanished
 from nightbatch.ports import Attempt, Ports, Settings, Shard
 
 from .collect import collect
 from .outcome import BatchWait, Moved, Outcome, Waiting
+
+log = logging.getLogger(__name__)
 
 
 def wait(ports: Ports, shard: Shard) -> Outcome:
@@ -27,6 +31,8 @@ def wait(ports: Ports, shard: Shard) -> Outcome:
     state = ports.provider(plan.provider, plan.connection).poll(attempt.batch_id)
     last_seen = attempt.last_seen_utc or attempt.created_utc or attempt.intent_utc
     decision = decide(state, now=now, last_seen=last_seen)
+    if decision.next is Next.COLLECT and state.problem and not state.result_files:
+        return _set_aside(ports, shard, attempt, state)
     if decision.next is Next.COLLECT:
         return collect(ports, shard, state)
     if decision.next is Next.REQUEUE:
@@ -39,6 +45,20 @@ def wait(ports: Ports, shard: Shard) -> Outcome:
         raise BatchVanished(plan.provider, attempt.batch_id, since=last_seen)
     ports.ledger.note_seen(attempt.attempt_id, state, now=now)
     return _wait_for(attempt, state, plan.provider, plan.connection, ports.settings, now, decision.reason)
+
+
+def _set_aside(ports: Ports, shard: Shard, attempt: Attempt, state: BatchState) -> Outcome:
+    """
+    Keep the rows of a batch that failed as a whole, and answered nothing, pending.
+
+    Its rows are not "missing": sending them again as they are would fail again, or, where the answers are gone,
+    pay again. Running the window again, after a look at the reason, is a person's decision.
+    """
+    log.error("%s, batch %s ended %s: %s", shard.plan.ref, state.batch_id, state.vendor_status, state.problem)
+    now = ports.clock.now()
+    ports.ledger.end_attempt(attempt.attempt_id, "refused", reason=state.problem[:500], retry_at=None, now=now)
+    ports.ledger.hold(shard.plan.ref, Reason.REQUEST_REFUSED.value, now=now)
+    return Moved()
 
 
 def _wait_for(
