@@ -100,10 +100,13 @@ class BucketFiles:
             yield cast(BinaryIO, file)
 
     def read(self, name: str) -> bytes:
+        """Read a small file whole."""
         with self._certain(name):
             return bytes(self._bucket.get(self._base + name).bytes())
 
     def write(self, name: str, content: bytes, *, if_absent: bool) -> bool:
+        """Put a small file in one call; with `if_absent`, say False where it exists."""
+
         from obstore.exceptions import AlreadyExistsError
 
         try:
@@ -115,6 +118,7 @@ class BucketFiles:
         return True
 
     def exists(self, name: str) -> bool:
+        """Say whether the file is there."""
         try:
             with self._certain(name):
                 self._bucket.head(self._base + name)
@@ -123,16 +127,19 @@ class BucketFiles:
         return True
 
     def size_bytes(self, name: str) -> int:
+        """Give the size of a file."""
         with self._certain(name):
             return int(self._bucket.head(self._base + name)["size"])
 
     def names(self, prefix: str) -> list[str]:
+        """List all files below a folder, sorted, without the folders that consoles create."""
         listing = self._bucket.list((self._base + prefix).rstrip("/") or None, chunk_size=1000)
         with self._no_absent_bucket():
             found = [item for page in listing for item in page if item["size"] or self._is_file(item["path"])]
             return sorted(item["path"][len(self._base) :] for item in found)
 
     def delete(self, name: str) -> None:
+        """Remove a file; an absent one is fine."""
         with suppress(FileNotFoundError), self._certain(name):
             self._bucket.delete(self._base + name)
 

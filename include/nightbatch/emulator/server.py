@@ -74,7 +74,7 @@ def serve(settings: EmulatorSettings, *, exit_with_parent: bool = False) -> None
     taken = bind(settings)
     server, world = _server(settings, parent_pid=os.getppid() if exit_with_parent else None)
     url = url_of(taken)
-    print(f"emulator: {url} (OpenAI: {url}/v1, Anthropic: {url}), data in {world.store.folder}", flush=True)  # noqa: T201
+    print(f"emulator: {url} (OpenAI: {url}/v1, Anthropic: {url}), data in {world.store.folder}", flush=True)  # noqa: T201 - the answer
     with suppress(KeyboardInterrupt):
         server.run(sockets=[taken])
 

@@ -120,7 +120,7 @@ class BatchSensor(BaseOperator):
 
     def execute(self, context: Any, event: Any = None) -> None:
         """Move the shard on as far as it goes now; looks once before it defers."""
-        get_current_context()["shard_name"] = self.shard["name"]  # type: ignore[typeddict-unknown-key]
+        get_current_context()["shard_name"] = self.shard["name"]  # type: ignore[typeddict-unknown-key]  # for labels
         ref = ShardRef(self.shard["run"], self.shard["round"], self.shard["shard"])
         with airflow_failures():
             ports = task_ports(self.job)

@@ -43,6 +43,8 @@ class _Counts(msgspec.Struct):
 
 
 class Batch(msgspec.Struct):
+    """A batch as the vendor describes it; fields that nothing here needs are left out."""
+
     id: str
     status: str
     created_at: float
@@ -64,11 +66,15 @@ class Batch(msgspec.Struct):
 
 
 class Page(msgspec.Struct):
+    """One page of a listing."""
+
     data: list[Batch]
     has_more: bool
 
 
 class File(msgspec.Struct):
+    """An uploaded file."""
+
     id: str
 
 

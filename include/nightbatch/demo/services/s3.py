@@ -163,4 +163,4 @@ def _argv(folder: Path, ports: list[int]) -> list[str]:
 def _sockets(ports: list[int]) -> list[Path]:
     """Name the sockets that the server makes where nobody asked for them, and forgets."""
     named = zip(PORTS, ports, strict=True)
-    return [Path(f"/tmp/seaweedfs-{name.replace('.', '-')}-{port}.sock") for name, port in named]  # noqa: S108
+    return [Path(f"/tmp/seaweedfs-{name.replace('.', '-')}-{port}.sock") for name, port in named]  # noqa: S108 - its choice
