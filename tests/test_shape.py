@@ -34,7 +34,7 @@ READS_TIME = {
 
 TIME_CALLS = {"datetime.now", "datetime.utcnow", "datetime.today", "time.time", "time.monotonic", "time.sleep"}
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "manager", "managers", "data", "info", "common", "misc"}
-NOTE = re.compile(r"#\s*(noqa|type: ignore)(?P<codes>[:\[][^#(]*?)?(?P<reason>\s(?:--?|–|\(|#)\s*\S.*|\s{2,}\S.*)?$")  # noqa: RUF001 - an en dash may stand in a reason
+NOTE = re.compile(r"#\s*(noqa|type: ignore)(?P<codes>[:\[][^#(]*?)?(?P<reason>\s(?:--?|–|\(|#)\s*\S.*|\s{2,}\S.*)?$")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
