@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -40,8 +42,9 @@ def main() -> int:
                 stack, is_real=options.vendors == "real", tell=lambda text: _tell(console, began, text)
             )
             broken = _two_jobs(console, installation, options)
-            _say_where(console, installation, time.monotonic() - began)
+            _say_where(console, stack.folder, installation, time.monotonic() - began)
             if not options.exit:
+                console.print("It keeps serving until Ctrl-C.")
                 signal.pause()
             return _verdict(console, broken)
     except KeyboardInterrupt:
@@ -53,6 +56,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path(".nightbatch/demo"), help="where all data go")
     parser.add_argument("--exit", action="store_true", help="stop when both jobs have ended")
+    parser.add_argument("--json", type=Path, help="write the figures into this file too, for machines")
     parser.add_argument("--vendors", choices=["emulator", "real"], default=os.environ.get("VENDORS") or "emulator")
     parser.add_argument("--limit", type=int, default=None, help="records a job; for a first look with real vendors")
     return parser.parse_args()
@@ -83,8 +87,11 @@ def _two_jobs(console: Console, installation: Installation, options: argparse.Na
         api.unpause(job)
     runs = {job: api.trigger(job, conf=_conf(job, options))["dag_run_id"] for job in JOBS}
     endings = _watch(console, installation, runs, give_up_s=None if options.vendors == "real" else GIVE_UP_S)
-    report.show(console, installation, endings)
-    return report.broken_promises(installation, endings)
+    found = report.show(console, installation, endings)
+    broken = report.broken_promises(installation, endings)
+    if options.json:
+        options.json.write_text(json.dumps({"jobs": [asdict(each) for each in found], "broken": broken}, indent=2))
+    return broken
 
 
 def _conf(job: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -130,18 +137,21 @@ def _latest(ledger: Ledger, job: str) -> Run:
     """Give the run of the demo's window; unpausing a Dag also starts the one of last night, which has no records."""
     runs = [run for run in ledger.runs(job=job) if run.window == WINDOW]
     if not runs:
-        raise SystemExit(f"{job} never began; look into the logs below .nightbatch/demo/airflow")
+        raise SystemExit(f"{job} never began; look into the logs in the folder `airflow` of the demo's data")
     return runs[0]
 
 
-def _say_where(console: Console, installation: Installation, seconds: float) -> None:
+def _say_where(console: Console, folder: Path, installation: Installation, seconds: float) -> None:
     login = installation.airflow.login
     mails, slacks = len(installation.mail.mails()), len(installation.slack.messages())
-    console.print(f"Airflow   {installation.airflow.address}   user {login.user}, password {login.password}")
-    console.print(f"Alerts    {mails} mails, {slacks} Slack messages below .nightbatch/demo/mail and …/slack")
-    console.print(f"Warehouse {installation.warehouse_url}", markup=False)
-    console.print(f"Ledger    {installation.environment['NIGHTBATCH_LEDGER_URL']}", markup=False)
-    console.print(f"All of it took {seconds:,.0f} s. It keeps serving until Ctrl-C.", highlight=False)
+    for line in (
+        f"Airflow   {installation.airflow.address}   user {login.user}, password {login.password}",
+        f"Alerts    {mails} mails below {folder / 'mail'}, {slacks} Slack messages below {folder / 'slack'}",
+        f"Warehouse {installation.warehouse_url}",
+        f"Ledger    {installation.environment['NIGHTBATCH_LEDGER_URL']}",
+        f"All of it took {seconds:,.0f} s.",
+    ):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)  # addresses must stay whole to be copied
 
 
 def _verdict(console: Console, broken: list[str]) -> int:

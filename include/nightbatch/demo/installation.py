@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,11 +16,12 @@ from nightbatch.adapters.registry import open_ledger, settings_from
 from nightbatch.demo import reviews
 from nightbatch.demo.services.airflow import AirflowServer
 from nightbatch.demo.services.airflow_settings import AirflowSettings
+from nightbatch.demo.services.http_command import HttpCommand
 from nightbatch.demo.services.mail import MailSink
 from nightbatch.demo.services.postgres import PostgresServer
 from nightbatch.demo.services.postgres import airflow_connection as postgres_connection
 from nightbatch.demo.services.slack import SlackSink
-from nightbatch.demo.services.stack import Stack
+from nightbatch.demo.services.stack import METADATA_DATABASE, Stack
 from nightbatch.ports import Connections, Ledger
 
 PROJECT = Path(__file__).parents[3]
@@ -76,17 +78,21 @@ def install(
     """
     Start everything and load the data; about 25 s on two cores.
 
-    Ledger, warehouse and buckets are made anew, so that each demo begins with the first night. With `is_real` the
-    vendors are the real ones, with the keys of the environment, and money is spent.
+    Ledger, warehouse, buckets, Airflow's own database, mails and messages are made anew, so that each demo begins
+    with the first night, and no run of an earlier one goes on in it. With `is_real` the vendors are the real ones,
+    with the keys of the environment, and money is spent.
     """
     postgres, s3, mail, slack = stack.start_stores_and_sinks()
+    postgres.drop_database(METADATA_DATABASE)
+    mail.clear()
+    slack.clear()
     warehouse, ledger = (_new_database(postgres, name) for name in ("warehouse", "nightbatch"))
     connections = {
         "warehouse": postgres_connection(warehouse),
         "aws_default": s3.airflow_connection(),
         "smtp_default": mail.airflow_connection(),
         "slack_alerts": slack.airflow_connection(),
-        **(_real_vendors() if is_real else _emulator(stack, faults or FAULTS, batch_seconds)),
+        **(_real_vendors() if is_real else _emulator(stack, FAULTS if faults is None else faults, batch_seconds)),
     }
     environment = {
         "NIGHTBATCH_LEDGER_URL": ledger,
@@ -127,21 +133,27 @@ def _empty_bucket(name: str, variables: Mapping[str, str]) -> None:
 
 
 def _emulator(stack: Stack, faults: Mapping[str, str], batch_seconds: float) -> dict[str, str]:
-    options = ["--key", KEY, "--batch-seconds", str(batch_seconds), "--data-dir", str(stack.folder / "emulator-data")]
-    options += ["--faults", ",".join(f"{name}={value}" for name, value in faults.items())]
-    server = stack.start_http_command(
-        "emulator",
+    shutil.rmtree(stack.folder / "emulator" / "data", ignore_errors=True)
+    address = start_emulator(stack, "emulator", faults=faults, batch_seconds=batch_seconds).address
+    return {
+        "openai_default": json.dumps({"conn_type": "openai", "host": f"{address}/v1", "password": KEY}),
+        "anthropic_default": json.dumps({"conn_type": "anthropic", "host": address, "password": KEY}),
+    }
+
+
+def start_emulator(stack: Stack, name: str, *, faults: Mapping[str, str], batch_seconds: float) -> HttpCommand:
+    """Start an emulated vendor, whose one key is `KEY`."""
+    options = ["--key", KEY, "--batch-seconds", str(batch_seconds), "--data-dir", str(stack.folder / name / "data")]
+    if faults:
+        options += ["--faults", ",".join(f"{fault}={value}" for fault, value in faults.items())]
+    return stack.start_http_command(
+        name,
         lambda port: [
             *(sys.executable, "-m", "nightbatch.cli", "emulator", "serve"),
             *("--port", str(port), "--exit-with-parent", *options),
         ],
         ready_path="/emulator/health",
     )
-    address = server.address
-    return {
-        "openai_default": json.dumps({"conn_type": "openai", "host": f"{address}/v1", "password": KEY}),
-        "anthropic_default": json.dumps({"conn_type": "anthropic", "host": address, "password": KEY}),
-    }
 
 
 def _real_vendors() -> dict[str, str]:

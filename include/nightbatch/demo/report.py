@@ -37,34 +37,82 @@ class Ending:
     url: str
 
 
-def figures(installation: Installation, ending: Ending) -> Table:
+@dataclass(frozen=True)
+class Figures:
+    """What a run came to. Counts are rows, money is USD as exact text, reasons are those of the ledger."""
+
+    job: str
+    state: str
+    pulled: int
+    unchanged: int
+    duplicates: int
+    loaded: int
+    sent_again: dict[str, int]
+    dead_letters: dict[str, int]
+    pending: int
+    batches: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: str
+    realtime_usd: str
+    seconds: float
+    alerts: dict[str, int]
+    run: str
+    url: str
+
+
+def figures(installation: Installation, ending: Ending) -> Figures:
     """Give the figures of a run, as its books in the ledger have them."""
     books = ending.run.books or {}
     deliveries = installation.ledger().deliveries(ending.run.run)
-    alerts = Counter(f"{kind} by {channel}" for _, kind, channel in deliveries)
-    pending = sum(books["pending"].values()) + books["copies_pending"]
-    dead = sum(books["dead"].values()) + books["copies_dead"] + books["unrenderable"]
+    others = {"copies": books.get("copies_dead", 0), "unrenderable": books.get("unrenderable", 0)}
+    dead = {**books.get("dead", {}), **others}
+    return Figures(
+        job=ending.job,
+        state=ending.run.state,
+        pulled=books.get("pulled", 0),
+        unchanged=books.get("unchanged", 0),
+        duplicates=books.get("duplicates", 0),
+        loaded=books.get("merged", 0),
+        sent_again=dict(books.get("sent_again", {})),
+        dead_letters={reason: count for reason, count in dead.items() if count},
+        pending=sum(books.get("pending", {}).values()) + books.get("copies_pending", 0) + books.get("in_flight", 0),
+        batches=books.get("batches", 0),
+        input_tokens=books.get("input_tokens", 0),
+        output_tokens=books.get("output_tokens", 0),
+        cost_usd=str(books.get("cost_usd", "0")),
+        realtime_usd=str(books.get("realtime_usd", "0")),
+        seconds=ending.seconds,
+        alerts=dict(Counter(f"{kind} by {channel}" for _, kind, channel in deliveries)),
+        run=ending.run.run,
+        url=ending.url,
+    )
+
+
+def _drawn(found: Figures) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2))
+    dead = sum(found.dead_letters.values())
     for name, value in (
-        ("records pulled", f"{books['pulled']:,}"),
-        ("unchanged / duplicates", f"{books['unchanged']:,} / {books['duplicates']:,}"),
-        ("loaded", f"{books['merged']:,}"),
-        ("sent again", _by_reason(books["sent_again"])),
-        ("dead letters", f"{dead:,}" + (f" ({_by_reason(books['dead'])})" if books["dead"] else "")),
-        ("pending", f"{pending:,}"),
-        ("batches", f"{books['batches']:,}"),
-        ("tokens", f"{books['input_tokens']:,} in, {books['output_tokens']:,} out"),
-        ("cost", f"{float(books['cost_usd']):.4f} USD; in real time {float(books['realtime_usd']):.4f} USD"),
-        ("time", f"{ending.seconds:,.0f} s"),
-        ("alerts delivered", ", ".join(f"{count} {what}" for what, count in sorted(alerts.items())) or "none"),
-        ("run", ending.url),
+        ("records pulled", f"{found.pulled:,}"),
+        ("unchanged / duplicates", f"{found.unchanged:,} / {found.duplicates:,}"),
+        ("loaded", f"{found.loaded:,}"),
+        ("sent again", _counted(found.sent_again)),
+        ("dead letters", f"{dead:,}" + (f" ({_counted(found.dead_letters)})" if dead else "")),
+        ("pending", f"{found.pending:,}"),
+        ("batches", f"{found.batches:,}"),
+        ("tokens", f"{found.input_tokens:,} in, {found.output_tokens:,} out"),
+        ("cost", f"{float(found.cost_usd):.4f} USD; in real time {float(found.realtime_usd):.4f} USD"),
+        ("time", f"{found.seconds:,.0f} s"),
+        ("alerts delivered", _counted(found.alerts)),
+        ("run", found.url),
     ):
-        table.add_row(Text(name, style="dim"), Text(value))
+        # Folded, not cut: an address that ends in dots leads nowhere.
+        table.add_row(Text(name, style="dim"), Text(value, overflow="fold"))
     return table
 
 
-def _by_reason(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items())) or "none"
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items())) or "none"
 
 
 def sentiment_lines(installation: Installation) -> list[str]:
@@ -88,15 +136,17 @@ def topic_lines(installation: Installation) -> list[str]:
     return [", ".join(f"{topic} {count:,}" for topic, count in topics.most_common())]
 
 
-def show(console: Console, installation: Installation, endings: list[Ending]) -> None:
-    """Print everything."""
+def show(console: Console, installation: Installation, endings: list[Ending]) -> list[Figures]:
+    """Print everything, and give the figures."""
     extra = {"review_sentiment": sentiment_lines, "review_topics": topic_lines}
-    for ending in endings:
+    found = [figures(installation, ending) for ending in endings]
+    for ending, each in zip(endings, found, strict=True):
         lines = extra[ending.job](installation) if ending.run.books and ending.run.books.get("merged") else []
         colour = "green" if ending.run.state == "complete" else "red"
         title = f"[bold]{ending.job}[/]: [{colour}]{ending.run.state}[/]"
-        body = Group(figures(installation, ending), *(Text(f"  {line}") for line in lines))
+        body = Group(_drawn(each), *(Text(f"  {line}") for line in lines))
         console.print(Panel(body, title=title, title_align="left"))
+    return found
 
 
 def broken_promises(installation: Installation, endings: list[Ending]) -> list[str]:
