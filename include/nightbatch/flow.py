@@ -12,7 +12,6 @@ The ten steps in order, one job end to end, no Airflow. START HERE.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -32,7 +31,8 @@ from nightbatch.errors import (
     Terminal,
 )
 from nightbatch.job import Job
-from nightbatch.ports import PendingFile, Ports, RoundPlan, Run, Store
+from nightbatch.logs import about, logger
+from nightbatch.ports import PendingFile, Ports, RoundPlan, Run, Shard, Store
 from nightbatch.steps import pack as packing
 from nightbatch.steps.estimate import Estimate, NoStore, estimate
 from nightbatch.steps.lanes import OpenLane, open_lane
@@ -50,7 +50,7 @@ from nightbatch.steps.tell import late_message, tell, tell_ending, watch_deadlin
 from nightbatch.steps.validate import validate
 from nightbatch.steps.wait import wait
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -116,13 +116,15 @@ def prepare(
     job = with_model(job, options.model)
     force = bool(options.force) and not _was_forced(ports, job, window, options.force)
     run = ports.ledger.open_run(job.name, window, now=ports.clock.now(), force=force)
-    sealed = ports.ledger.sealed(run.run, 0)
-    if sealed is None:
-        ports.sink().prepare(context_of(run))
-        sealed = _seal(ports, job, run, options, watch)
-    if sealed.facts["dead_name"]:
-        batches = read_batches(ports.store, str(sealed.facts["dead_name"]))
-        ports.sink().bury(context_of(run), "prepare", batches)
+    with about(job=job.name, run=run.run):
+        sealed = ports.ledger.sealed(run.run, 0)
+        if sealed is None:
+            ports.sink().prepare(context_of(run))
+            sealed = _seal(ports, job, run, options, watch)
+            log.info("prepare: %s requests in %d shards", f"{sealed.facts['counts']['requests']:,}", len(sealed.shards))
+        if sealed.facts["dead_name"]:
+            batches = read_batches(ports.store, str(sealed.facts["dead_name"]))
+            ports.sink().bury(context_of(run), "prepare", batches)
     return sealed
 
 
@@ -196,8 +198,8 @@ def _questions(
         pulled = pull(ports.source(), job, run.window, tally, limit=options.limit)
         parts = chain(render(pulled, job), parts)
     for part in parts:
-        watch(Progress("prepare", tally.pulled + tally.from_pending, note=f"{tally.requests:,} requests"))
         yield part
+        watch(Progress("prepare", tally.pulled + tally.from_pending, note=f"{tally.requests:,} requests"))
 
 
 def _goes_on(ports: Ports, run: Run, options: Options) -> bool:
@@ -240,13 +242,15 @@ def advance(ports: Ports, job: Job, ref: ShardRef) -> Waiting | Finished:
     Safe to call at any time by anybody; what was done is read from the ledger and not done again.
     """
     while True:
-        outcome = _look(ports, job, ref)
+        shard = ports.ledger.shard(ref)
+        batch_id = shard.current.batch_id if shard.current else None
+        with about(job=job.name, run=ref.run, shard=ref.name, batch=batch_id):
+            outcome = _look(ports, job, shard)
         if not isinstance(outcome, Moved):
             return outcome
 
 
-def _look(ports: Ports, job: Job, ref: ShardRef) -> Outcome:
-    shard = ports.ledger.shard(ref)
+def _look(ports: Ports, job: Job, shard: Shard) -> Outcome:
     try:
         match shard.state:
             case ShardState.SEALED:
@@ -270,20 +274,21 @@ def _look(ports: Ports, job: Job, ref: ShardRef) -> Outcome:
 
 def close_round(ports: Ports, job: Job, run: str, number: int) -> RoundPlan:
     """Seal the round after round `number`: what is sent again, and the fate of the other bad rows."""
-    return retry(ports, job, run, seals=number + 1, has_rounds=number < job.rounds)
+    with about(job=job.name, run=run):
+        return retry(ports, job, run, seals=number + 1, has_rounds=number < job.rounds)
 
 
 def finish(ports: Ports, job: Job, run: str, *, link: str = "") -> Books:
     """Settle a run and tell people how it ended."""
-    problem: NightbatchError | None = None
-    books: Books | None = None
-    try:
-        books = settle(ports, job, run)
-    except NightbatchError as error:
-        problem = error
-    state = ports.ledger.run(run)
-    told = books or (Books(**_book_values(state)) if state.books else None)
-    tell_ending(ports, job, state, told, problem, link=link)
+    with about(job=job.name, run=run):
+        problem: NightbatchError | None = None
+        books: Books | None = None
+        try:
+            books = settle(ports, job, run)
+        except NightbatchError as error:
+            problem = error
+        state = ports.ledger.run(run)
+        tell_ending(ports, job, state, books or books_of(state), problem, link=link)
     if problem is not None:
         raise problem
     if books is None:
@@ -328,9 +333,12 @@ def tell_deadline(ports: Ports, job: Job, window: Window, *, kind: str, due: dat
     tell(ports, run.run, late_message(ports, run, shards, kind=kind, due=due, now=now, link=link))
 
 
-def _book_values(run: Run) -> dict[str, Any]:
-    values = dict(run.books or {})
-    return {key: Decimal(str(value)) if key.endswith("_usd") else value for key, value in values.items()}
+def books_of(run: Run) -> Books | None:
+    """Give the books that the last settle of a run wrote; None before it."""
+    if not run.books:
+        return None
+    values: dict[str, Any] = dict(run.books)
+    return Books(**{key: Decimal(str(value)) if key.endswith("_usd") else value for key, value in values.items()})
 
 
 def sealed_job(ports: Ports, run: str) -> Job:
@@ -378,7 +386,8 @@ def _finish_shards(ports: Ports, job: Job, plan: RoundPlan, watch: Watch) -> Non
                 outcomes[ref] = Waiting(ports.clock.now() + timedelta(seconds=min(2.0**failures, 60)), str(error))
             except Terminal as error:
                 # The others go on; settle counts this shard's rows as pending and the run ends failed.
-                log.error("%s: %s", ref, error)
+                with about(job=job.name, run=ref.run, shard=ref.name):
+                    log.error("%s", error)
         waits = [outcome for outcome in outcomes.values() if isinstance(outcome, Waiting)]
         waiting = [ref for ref, outcome in outcomes.items() if isinstance(outcome, Waiting)]
         total = len(plan.shards)
@@ -402,6 +411,7 @@ __all__ = [
     "Options",
     "Progress",
     "advance",
+    "books_of",
     "close_round",
     "due_utc",
     "fail_unplanned",

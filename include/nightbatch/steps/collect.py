@@ -6,9 +6,12 @@ import hashlib
 
 from nightbatch.core.batch import BatchState
 from nightbatch.core.shard import ShardState
+from nightbatch.logs import logger
 from nightbatch.ports import Attempt, Ports, RawFile, Shard
 
 from .outcome import Moved, Outcome
+
+log = logger(__name__)
 
 
 def collect(ports: Ports, shard: Shard, state: BatchState) -> Outcome:
@@ -29,6 +32,7 @@ def collect(ports: Ports, shard: Shard, state: BatchState) -> Outcome:
         hashes.append(sha256)
     ports.ledger.note_seen(attempt.attempt_id, state, now=ports.clock.now())
     ports.ledger.note_stored(attempt.attempt_id, names, hashes, now=ports.clock.now())
+    log.info("collect: the batch is %s; result files stored: %d", state.vendor_status, len(names))
     return Moved()
 
 

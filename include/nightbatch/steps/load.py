@@ -10,10 +10,13 @@ import pyarrow as pa
 from nightbatch.core.shard import ShardState
 from nightbatch.core.verdict import VerdictKind
 from nightbatch.job import Job
+from nightbatch.logs import logger
 from nightbatch.ports import ANSWER_SCHEMA, Ports, Run, Shard, SinkContext
 
 from .outcome import Finished, Moved, Outcome
 from .parquet import ROWS_AT_A_TIME, read_rows, to_batch
+
+log = logger(__name__)
 
 _COLUMNS = (
     "kind",
@@ -38,6 +41,7 @@ def load(ports: Ports, job: Job, shard: Shard) -> Outcome:
     counts = ports.sink().merge(context, ref.name, answers(ports, job, shard))
     # A row that gave way to a newer answer is in its place too: the sink holds something at least as good.
     ports.ledger.note_loaded(ref, merged=counts.merged + counts.newer_kept, now=ports.clock.now())
+    log.info("load: %s answers merged, %s give way to newer ones", f"{counts.merged:,}", f"{counts.newer_kept:,}")
     return Moved()
 
 

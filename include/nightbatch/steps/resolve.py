@@ -8,10 +8,13 @@ from datetime import datetime, timedelta
 from nightbatch.core.batch import BatchState, BatchStatus
 from nightbatch.core.ids import row_of
 from nightbatch.errors import StaleAttempt
+from nightbatch.logs import about, logger
 from nightbatch.ports import Attempt, Ports, Provider, Shard
 
 from .outcome import Moved, Outcome, Waiting
 from .submit import batch_note, keep_id, label_of
+
+log = logger(__name__)
 
 CLOCK_SKEW = timedelta(minutes=5)
 """How far the vendor's clock may be from ours when a creation time is compared."""
@@ -80,6 +83,8 @@ def _adopt(ports: Ports, attempt: Attempt, state: BatchState) -> Outcome:
         keep_id(ports, attempt, state)
     except StaleAttempt:
         return Moved()
+    with about(batch=state.batch_id):
+        log.info("submit: the batch of a lost create was found and is taken over")
     return Moved()
 
 

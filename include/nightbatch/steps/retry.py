@@ -15,6 +15,7 @@ from nightbatch.core.round import Choice, Fate, choose
 from nightbatch.core.shard import ShardState
 from nightbatch.core.verdict import Reason, VerdictKind
 from nightbatch.job import Job
+from nightbatch.logs import logger
 from nightbatch.ports import DEAD_SCHEMA, PendingFile, Ports, RoundPlan, Shard
 
 from .lanes import open_lane
@@ -22,6 +23,8 @@ from .load import context_of, duplicates_of
 from .pack import ShardFiller, filling, numbers
 from .parquet import RowWriter, read_batches, read_rows, row_writer
 from .validate import lines
+
+log = logger(__name__)
 
 PENDING_SCHEMA = pa.schema(
     [
@@ -70,6 +73,8 @@ def _seal(ports: Ports, job: Job, run: str, seals: int, *, has_rounds: bool) -> 
             sorting.sort(shard)
         plans = sorting.close()
     pending_rows = sorting.pending.count
+    counts = (sum(sorting.sent.values()), sorting.dead.count, pending_rows)
+    log.info("retry: round %d, %d rows to send again, %d dead letters, %d pending", seals, *counts)
     plan = RoundPlan(
         run,
         seals,

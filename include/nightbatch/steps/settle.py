@@ -12,9 +12,12 @@ from nightbatch.core.money import Cost, total
 from nightbatch.core.shard import ShardState
 from nightbatch.errors import DoesNotAddUp, NightbatchError, RunFailed, RunIncomplete
 from nightbatch.job import Job
+from nightbatch.logs import logger
 from nightbatch.ports import Ports, RoundPlan, Run, Shard
 
 from .retry import is_untaken, retry
+
+log = logger(__name__)
 
 
 @dataclass
@@ -80,6 +83,7 @@ def settle(ports: Ports, job: Job, run_name: str) -> Books:
     books.state = _state(books, problem)
     books.seconds = (ports.clock.now() - run.started_utc).total_seconds()
     ports.ledger.settle(run_name, state=books.state, books=books.as_json(), now=ports.clock.now())
+    log.info("settle: %s, %s answers loaded, %s USD", books.state, f"{books.merged:,}", f"{books.cost_usd:.4f}")
     if problem is not None:
         raise problem
     return books

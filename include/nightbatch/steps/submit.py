@@ -24,9 +24,12 @@ from nightbatch.errors import (
     StorageUnavailable,
 )
 from nightbatch.job import Job
+from nightbatch.logs import about, logger
 from nightbatch.ports import Attempt, Intent, Ports, Provider, Shard, Store
 
 from .outcome import Moved, Outcome, Waiting
+
+log = logger(__name__)
 
 PIECE_BYTES = 1 << 20
 
@@ -115,6 +118,8 @@ class _Sending:
             self._end("refused", str(refused), wait_s=0)
             return _hold(self.ports, self.shard, Reason.REQUEST_REFUSED)
         keep_id(self.ports, self.attempt, state)
+        with about(batch=state.batch_id):
+            log.info("submit: %s rows sent, attempt %d", f"{self.attempt.rows:,}", self.attempt.number)
         return Moved()
 
     def _upload(self) -> str | None:
@@ -138,6 +143,7 @@ class _Sending:
     def _end(self, outcome: Literal["absent", "refused"], reason: str, *, wait_s: float) -> Outcome:
         now = self.ports.clock.now()
         retry_at = now + timedelta(seconds=wait_s) if wait_s else None
+        log.info("submit: not sent, %s: %s", outcome, reason)
         self.ports.ledger.end_attempt(self.attempt.attempt_id, outcome, reason=reason[:500], retry_at=retry_at, now=now)
         return Moved()
 
@@ -164,6 +170,7 @@ def keep_id(ports: Ports, attempt: Attempt, state: BatchState) -> None:
 
 
 def _hold(ports: Ports, shard: Shard, reason: Reason) -> Outcome:
+    log.warning("submit: %s rows are not sent and stay pending: %s", f"{shard.plan.rows:,}", reason)
     ports.ledger.hold(shard.plan.ref, reason.value, now=ports.clock.now())
     return Moved()
 

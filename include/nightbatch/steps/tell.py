@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -10,11 +9,12 @@ from nightbatch.core.deadline import Lateness, lateness
 from nightbatch.core.shard import ShardState
 from nightbatch.errors import NightbatchError, RunIncomplete
 from nightbatch.job import Job
+from nightbatch.logs import logger
 from nightbatch.ports import Message, Ports, Run, Shard
 
 from .settle import Books
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 def tell(ports: Ports, run: str, message: Message) -> int:
@@ -33,7 +33,7 @@ def tell(ports: Ports, run: str, message: Message) -> int:
         try:
             notifier.send(message)
         except NightbatchError as error:
-            log.warning("%s: could not tell people by %s: %s", run, notifier.channel, error)
+            log.warning("could not tell people by %s: %s", notifier.channel, error)
             continue
         ports.ledger.note_delivered(message.event_id, notifier.channel, now=now())
         delivered += 1

@@ -15,11 +15,14 @@ from nightbatch.core.request import Endpoint
 from nightbatch.core.result import Result
 from nightbatch.core.verdict import MISSING, Verdict, VerdictKind, judge
 from nightbatch.job import Job
+from nightbatch.logs import logger
 from nightbatch.ports import Ports, Shard, Store
 
 from .lanes import OpenLane, open_lane
 from .outcome import Moved, Outcome
 from .parquet import RowWriter, read_rows, row_writer
+
+log = logger(__name__)
 
 VERDICT_SCHEMA = pa.schema(
     [
@@ -56,9 +59,12 @@ def validate(ports: Ports, job: Job, shard: Shard) -> Outcome:
     with row_writer(ports.store, name, VERDICT_SCHEMA) as out:
         reading = _Reading(ports, job, shard, lane, out)
         reading.read()
+    counts = reading.tally()
     ports.ledger.note_collected(
-        shard.plan.ref, verdicts_name=name, counts=reading.tally(), cost=reading.cost, now=ports.clock.now()
+        shard.plan.ref, verdicts_name=name, counts=counts, cost=reading.cost, now=ports.clock.now()
     )
+    said = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+    log.info("validate: %s; %s USD", said, f"{reading.cost.batch_usd:.4f}")
     return Moved()
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import zlib
 from datetime import datetime, timedelta
 
 from nightbatch.core.batch import BatchState, Next, decide
 from nightbatch.core.verdict import Reason
 from nightbatch.errors import BatchVanished
+from nightbatch.logs import logger
 from nightbatch.ports import Attempt, Ports, Settings, Shard
 
 from .collect import collect
 from .outcome import BatchWait, Moved, Outcome, Waiting
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 def wait(ports: Ports, shard: Shard) -> Outcome:
@@ -54,7 +54,7 @@ def _set_aside(ports: Ports, shard: Shard, attempt: Attempt, state: BatchState) 
     Its rows are not "missing": sending them again as they are would fail again, or, where the answers are gone,
     pay again. Running the window again, after a look at the reason, is a person's decision.
     """
-    log.error("%s, batch %s ended %s: %s", shard.plan.ref, state.batch_id, state.vendor_status, state.problem)
+    log.error("the batch ended as %s: %s", state.vendor_status, state.problem)
     now = ports.clock.now()
     ports.ledger.end_attempt(attempt.attempt_id, "refused", reason=state.problem[:500], retry_at=None, now=now)
     ports.ledger.hold(shard.plan.ref, Reason.REQUEST_REFUSED.value, now=now)
@@ -72,6 +72,7 @@ def _wait_for(
 ) -> Waiting:
     created = attempt.created_utc or attempt.intent_utc
     until = now + next_poll(settings, batch_id=state.batch_id, age=now - created)
+    log.info("wait: %s; looks again at %s UTC", reason, f"{until:%H:%M:%S}")
     return Waiting(until, reason, BatchWait(provider, connection, state.batch_id, created))
 
 
