@@ -337,8 +337,10 @@ def books_of(run: Run) -> Books | None:
     """Give the books that the last settle of a run wrote; None before it."""
     if not run.books:
         return None
-    values: dict[str, Any] = dict(run.books)
-    return Books(**{key: Decimal(str(value)) if key.endswith("_usd") else value for key, value in values.items()})
+    values: dict[str, Any] = {
+        key: Decimal(str(value)) if key.endswith("_usd") else value for key, value in run.books.items()
+    }
+    return Books(**values)
 
 
 def sealed_job(ports: Ports, run: str) -> Job:
