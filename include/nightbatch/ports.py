@@ -469,8 +469,8 @@ class Ledger(Protocol):
     def run(self, run: str) -> Run:
         """Give a run by name. Raises LookupError."""
 
-    def runs(self, *, job: str | None = None, limit: int = 50) -> list[Run]:
-        """List runs, newest start first."""
+    def runs(self, *, job: str | None = None, window: Window | None = None, limit: int = 50) -> list[Run]:
+        """List runs, newest start first; only of one job, or of one window, where these are given."""
 
     def seal(
         self,

@@ -149,6 +149,8 @@ def test_runs_are_listed_newest_first(ledger: SqlLedger) -> None:
     assert [run.run for run in ledger.runs()] == [*reversed(names), other]
     assert [run.run for run in ledger.runs(job="job", limit=2)] == [names[2], names[1]]
     assert ledger.runs(job="nobody's") == []
+    window = ledger.run(names[1]).window
+    assert [run.run for run in ledger.runs(job="job", window=window)] == [names[1]]
 
 
 def test_what_is_not_there_is_said_to_be_absent(ledger: SqlLedger, run: str) -> None:

@@ -70,11 +70,13 @@ def run(connection: sa.Connection, name: str) -> Run:
     return _run_of(row)
 
 
-def list_runs(connection: sa.Connection, *, job: str | None, limit: int) -> list[Run]:
+def list_runs(connection: sa.Connection, *, job: str | None, window: Window | None, limit: int) -> list[Run]:
     """List runs, newest start first."""
     statement = _RUN.order_by(runs.c.started_utc.desc(), runs.c.run.desc()).limit(limit)
     if job is not None:
         statement = statement.where(runs.c.job == job)
+    if window is not None:
+        statement = statement.where(runs.c.window_start_utc == window.start, runs.c.window_end_utc == window.end)
     return [_run_of(row) for row in connection.execute(statement)]
 
 

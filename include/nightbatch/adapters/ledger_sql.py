@@ -79,10 +79,10 @@ class SqlLedger:
         with self._database.read() as connection:
             return ledger_runs.run(connection, run)
 
-    def runs(self, *, job: str | None = None, limit: int = 50) -> list[Run]:
-        """List runs, newest start first."""
+    def runs(self, *, job: str | None = None, window: Window | None = None, limit: int = 50) -> list[Run]:
+        """List runs, newest start first; only of one job, or of one window, where these are given."""
         with self._database.read() as connection:
-            return ledger_runs.list_runs(connection, job=job, limit=limit)
+            return ledger_runs.list_runs(connection, job=job, window=window, limit=limit)
 
     def seal(
         self,

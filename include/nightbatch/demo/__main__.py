@@ -135,7 +135,7 @@ def _watch(
 
 def _latest(ledger: Ledger, job: str) -> Run:
     """Give the run of the demo's window; unpausing a Dag also starts the one of last night, which has no records."""
-    runs = [run for run in ledger.runs(job=job) if run.window == WINDOW]
+    runs = ledger.runs(job=job, window=WINDOW)
     if not runs:
         raise SystemExit(f"{job} never began; look into the logs in the folder `airflow` of the demo's data")
     return runs[0]

@@ -42,7 +42,7 @@ def table(ledger: Ledger, jobs: list[str], airflow: dict[str, str], seconds: flo
 
 
 def _shards(ledger: Ledger, job: str) -> list[Shard]:
-    runs = [run for run in ledger.runs(job=job) if run.window == WINDOW]
+    runs = ledger.runs(job=job, window=WINDOW)
     return ledger.shards(runs[0].run) if runs else []
 
 
