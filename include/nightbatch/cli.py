@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from nightbatch import cli_progress as progress
 from nightbatch import cli_show as show
+from nightbatch.cli_check import JOBS, check_files, find_job
 from nightbatch.core.window import Window
-from nightbatch.errors import JobInvalid, NightbatchError, Problem, Transient
+from nightbatch.errors import (
+    DoesNotAddUp,
+    JobInvalid,
+    NightbatchError,
+    Problem,
+    RunFailed,
+    RunIncomplete,
+    Transient,
+)
 from nightbatch.job import Job
-from nightbatch.job_file import load_job
 
 if TYPE_CHECKING:
     from nightbatch.ports import Ports
@@ -30,48 +36,47 @@ app = typer.Typer(
     help="Batch LLM jobs: half the price, every row accounted for, nothing paid twice.",
 )
 
-EXIT_FAILED, EXIT_INVALID, EXIT_TRY_AGAIN = 1, 2, 75
-"""Exit codes: the run failed or is incomplete; the configuration is wrong; try again later (EX_TEMPFAIL)."""
+EXIT_FAILED, EXIT_INVALID, EXIT_UNEXPECTED, EXIT_TRY_AGAIN, EXIT_STOPPED = 1, 2, 70, 75, 130
+"""The run failed or is incomplete; the configuration is wrong; a bug; try again later (EX_TEMPFAIL); Ctrl-C."""
+
+STOPPED = "Batches that were sent go on at the vendor; run the same command again to collect them."
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="A job file, or the name of one in include/jobs.")]
 From = Annotated[str | None, typer.Option("--from", help="Start of the window, ISO 8601; UTC without a zone.")]
 To = Annotated[str | None, typer.Option("--to", help="End of the window; default: 24 hours after the start.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Read at most so many records.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what each step does, on stderr.")]
 Model = Annotated[str, typer.Option("--model", help="Use this model in the place of the job's first one.")]
 
 
 @contextmanager
-def _errors_told(as_json: bool = False) -> Iterator[None]:
-    """End every error of ours in a sentence and an exit code, never in a traceback."""
+def _errors_told(*, as_json: bool = False, verbose: bool = False) -> Iterator[None]:
+    """End every error in a sentence and an exit code; a traceback is shown on request, where it is not one of ours."""
+    progress.log_lines(verbose=verbose)
     try:
         yield
     except NightbatchError as error:
         code = EXIT_INVALID if _is_configuration(error) else EXIT_TRY_AGAIN if isinstance(error, Transient) else 1
-        if as_json:
-            print(json.dumps({"error": type(error).__name__, "message": str(error)}))  # noqa: T201  the answer itself
-        else:
-            Console(stderr=True, soft_wrap=True).print(f"[bold red]{type(error).__name__}[/]", end=" ")
-            Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print(str(error))
+        show.error(type(error).__name__, str(error), as_json=as_json)
         raise typer.Exit(code) from None
     except KeyboardInterrupt:
-        text = "Stopped. Open batches go on at the vendor; run the same command again to collect them."
-        Console(stderr=True).print(text)
-        raise typer.Exit(130) from None
+        show.error("Stopped", STOPPED, as_json=as_json)
+        raise typer.Exit(EXIT_STOPPED) from None
+    except (typer.Exit, typer.BadParameter):
+        raise
+    except Exception as error:
+        if verbose:
+            raise
+        text = f"{type(error).__name__}: {error}. This should not happen; --verbose shows where it comes from."
+        show.error("Unexpected", text, as_json=as_json)
+        raise typer.Exit(EXIT_UNEXPECTED) from None
 
 
 def _is_configuration(error: NightbatchError) -> bool:
     from nightbatch import errors
 
     return isinstance(error, errors.JobInvalid | errors.ConnectionInvalid | errors.LedgerMismatch)
-
-
-def _job(path: Path) -> Job:
-    """Load a job by its file, or by its name in include/jobs."""
-    if not path.exists() and path.suffix == "":
-        named = Path("include/jobs") / f"{path}.yaml"
-        path = named if named.exists() else path
-    return load_job(path)
 
 
 def _ports(job: Job) -> Ports:
@@ -108,66 +113,33 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check job files; tells all that is wrong with each, and exits with 2 if anything is."""
-    files = paths or sorted(Path("include/jobs").glob("*.yaml"))
-    if not files:
-        raise typer.BadParameter("no job files in include/jobs; name one", param_hint="JOB")
-    found: dict[str, list[str]] = {}
-    for path in files:
-        try:
-            _check_one(_job(path))
-            found[str(path)] = []
-        except JobInvalid as error:
-            found[str(path)] = [str(problem) for problem in error.problems]
-        except NightbatchError as error:
-            found[str(path)] = [str(error)]
-    if as_json:
-        print(json.dumps(found))  # noqa: T201  the answer itself
-    else:
-        show.checked(found)
-    if any(found.values()):
+    with _errors_told(as_json=as_json):
+        found = check_files(paths or [], now=datetime.now(UTC))
+        if not found:
+            raise typer.BadParameter(f"there are no job files in {JOBS}; name one", param_hint="JOB")
+        show.checked(found, as_json=as_json)
+    if any(one.problems for one in found.values()):
         raise typer.Exit(EXIT_INVALID)
-
-
-def _check_one(job: Job) -> None:
-    """Check what only the outside knows: prices and connections. No network is used."""
-    from nightbatch.adapters.connections import from_environment
-    from nightbatch.adapters.prices import GenaiPrices
-    from nightbatch.adapters.registry import PROVIDERS, connections_of
-    from nightbatch.steps.lanes import known_price
-
-    problems = [
-        Problem(
-            f"models.{number}.provider",
-            f"{model.provider!r} is not known",
-            f"Use one of: {', '.join(sorted(PROVIDERS))}.",
-        )
-        for number, model in enumerate(job.models)
-        if model.provider not in PROVIDERS
-    ]
-    if problems:
-        raise JobInvalid(job.name, problems)
-    for number in range(len(job.models)):
-        known_price(GenaiPrices(), job, number, at=datetime.now(UTC))
-    connections = from_environment(os.environ)
-    for conn_id in connections_of(job):
-        try:
-            connections(conn_id)
-        except NightbatchError as error:
-            logging.getLogger(__name__).warning("%s", error)
 
 
 @app.command()
 def plan(
-    job: JobPath, start: From = None, end: To = None, limit: Limit = None, model: Model = "", as_json: Json = False
+    job: JobPath,
+    start: From = None,
+    end: To = None,
+    limit: Limit = None,
+    model: Model = "",
+    as_json: Json = False,
+    verbose: Verbose = False,
 ) -> None:
     """Read the source and say what a run would send and cost; nothing is sent or kept."""
-    with _errors_told(as_json):
+    with _errors_told(as_json=as_json, verbose=verbose):
         from nightbatch import flow
 
-        loaded = _job(job)
+        loaded = find_job(job)
         ports = _ports(loaded)
         window = window_of(start, end, now=ports.clock.now())
-        with show.spinner("reading the source", quiet=as_json):
+        with progress.spinner("reading the source", quiet=as_json):
             estimate = flow.look_ahead(ports, loaded, window, flow.Options(limit=limit, model=model))
         show.estimate(loaded, window, estimate, as_json=as_json)
 
@@ -180,25 +152,22 @@ def try_job(
     end: To = None,
     model: Model = "",
     as_json: Json = False,
+    verbose: Verbose = False,
 ) -> None:
     """Ask the model about a few records now, at the real-time price, and show prompt, answer, verdict and cost."""
-    with _errors_told(as_json):
+    with _errors_told(as_json=as_json, verbose=verbose):
         from nightbatch.flow import with_model
         from nightbatch.steps.trial import trials
 
-        loaded = with_model(_job(job), model)
+        loaded = with_model(find_job(job), model)
         ports = _ports(loaded)
         window = window_of(start, end, now=ports.clock.now())
-        asked = 0
-        for trial in trials(ports, loaded, window, count=count):
-            asked += 1
-            show.trial(asked, trial, as_json=as_json)
-        if not asked:
-            show.note(f"no records in the window {window}; choose another with --from and --to")
+        asked = progress.each(trials(ports, loaded, window, count=count), "asking the model", quiet=as_json)
+        show.trials(loaded, window, asked, as_json=as_json)
 
 
 @app.command()
-def run(
+def run(  # noqa: PLR0913 - one argument for each option
     job: JobPath,
     start: From = None,
     end: To = None,
@@ -207,19 +176,24 @@ def run(
     refresh: Annotated[bool, typer.Option("--refresh", help="Send unchanged records too.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Make a new plan for a window that was run before.")] = False,
     as_json: Json = False,
+    verbose: Verbose = False,
 ) -> None:
     """Do all ten steps for one window and wait; run again after any interruption, it goes on where it stands."""
-    with _errors_told(as_json):
+    with _errors_told(as_json=as_json, verbose=verbose):
         from nightbatch import flow
 
-        loaded = _job(job)
+        loaded = find_job(job)
         ports = _ports(loaded)
         now = ports.clock.now()
         window = window_of(start, end, now=now)
         asker = f"cli {now.isoformat()}" if force else ""
         options = flow.Options(limit=limit, model=model, refresh=refresh, force=asker)
-        with show.progress(quiet=as_json) as watch:
-            books = flow.run(ports, loaded, window, options, watch=watch)
+        try:
+            with progress.bars(quiet=as_json) as watch:
+                books = flow.run(ports, loaded, window, options, watch=watch)
+        except (RunIncomplete, RunFailed, DoesNotAddUp) as error:
+            show.bad_ending(flow.books_of(ports.ledger.run(error.run_id)), error, as_json=as_json)
+            raise typer.Exit(EXIT_FAILED) from None
         show.books(books, as_json=as_json)
 
 
@@ -230,11 +204,15 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Say what is waiting, on whom, since when, and what happens next."""
-    with _errors_told(as_json):
+    with _errors_told(as_json=as_json):
+        from nightbatch import cli_status as status_of
         from nightbatch.adapters.registry import open_ledger, settings_from
 
         ledger = open_ledger(settings_from(os.environ))
-        show.status(ledger, ledger.runs(job=job, limit=last), now=datetime.now(UTC), as_json=as_json)
+        if job is not None and not ledger.runs(job=job, limit=1):
+            status_of.never_ran(job, sorted({run.job for run in ledger.runs(limit=1_000)}), as_json=as_json)
+            return
+        status_of.show(ledger, ledger.runs(job=job, limit=last), now=datetime.now(UTC), as_json=as_json)
 
 
 @app.command()

@@ -11,12 +11,16 @@ from nightbatch.core.request import Endpoint, Messages
 from nightbatch.core.result import Result
 from nightbatch.core.verdict import Verdict, judge
 from nightbatch.core.window import Window
+from nightbatch.errors import ProviderBusy
 from nightbatch.job import Job
 from nightbatch.ports import Ports
 
-from .lanes import open_lane
+from .lanes import OpenLane, open_lane
 from .pull import Tally, pull
 from .render import render
+
+TRIES = 3
+LONGEST_PAUSE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,23 @@ def trials(ports: Ports, job: Job, window: Window, *, count: int) -> Iterator[Tr
             if question.messages is None:
                 yield Trial(question.key, None, None, None, None, f"{question.reason}: {question.detail}")
                 continue
-            result = lane.provider.ask(lane.encoder.body(question.messages), endpoint=lane.endpoint)
+            try:
+                result = _ask(ports, lane, question.messages)
+            except ProviderBusy as busy:
+                problem = f"{busy.provider} did not answer in {TRIES} tries: {busy.cause}"
+                yield Trial(question.key, question.messages, None, None, None, problem)
+                continue
             known = bool(lane.realtime.input_usd)
             cost = lane.realtime.cost_usd(result.usage) if known else None
             yield Trial(question.key, question.messages, result, judge(result, check), cost)
+
+
+def _ask(ports: Ports, lane: OpenLane, messages: Messages) -> Result:
+    """Ask one question, and ask again where the vendor did not answer: a person sits and waits for it."""
+    body = lane.encoder.body(messages)
+    for _ in range(TRIES - 1):
+        try:
+            return lane.provider.ask(body, endpoint=lane.endpoint)
+        except ProviderBusy as busy:
+            ports.clock.sleep(min(busy.retry_after_s or 1.0, LONGEST_PAUSE_S))
+    return lane.provider.ask(body, endpoint=lane.endpoint)
