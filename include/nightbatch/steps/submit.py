@@ -16,6 +16,7 @@ from nightbatch.errors import (
     BudgetExceeded,
     CreateUnclear,
     MustWait,
+    NightbatchError,
     PlanChanged,
     ProviderBusy,
     QueueFull,
@@ -32,6 +33,8 @@ from .outcome import Moved, Outcome, Waiting
 log = logger(__name__)
 
 PIECE_BYTES = 1 << 20
+SLOWEST_BYTES_A_S = 100_000
+"""The slowest line that shards get through; a successor waits so much longer for a process that died sending."""
 
 
 def submit(ports: Ports, job: Job, shard: Shard) -> Outcome:
@@ -57,6 +60,7 @@ def submit(ports: Ports, job: Job, shard: Shard) -> Outcome:
 
 def _intent(ports: Ports, job: Job, shard: Shard, provider: Provider) -> Intent:
     settings = ports.settings
+    upload_s = min(shard.plan.size_bytes / SLOWEST_BYTES_A_S, settings.request_timeout_s)
     return Intent(
         ref=shard.plan.ref,
         expected_attempts=shard.attempts,
@@ -64,7 +68,8 @@ def _intent(ports: Ports, job: Job, shard: Shard, provider: Provider) -> Intent:
         account=provider.account(),
         reserve_usd=shard.plan.worst_usd,
         budget_usd=job.budget_usd,
-        send_for=timedelta(seconds=settings.send_deadline_s),
+        # What must be uploaded first gets the time that its bytes need; else a slow line would send it for ever.
+        send_for=timedelta(seconds=settings.send_deadline_s + upload_s),
         certain_after=timedelta(seconds=settings.request_timeout_s + settings.listing_lag_s),
         distinct_rows=provider.found_by == "count",
     )
@@ -94,31 +99,45 @@ class _Sending:
     provider: Provider
 
     def go(self) -> Outcome:
+        file_id: str | None = None
         try:
             file_id = self._upload()
+            if file_id:
+                self.ports.ledger.note_file(self.attempt.attempt_id, file_id)
             self.ports.ledger.note_sending(self.attempt.attempt_id)
             # A process that slept through its deadline must not send: its successor may have asked the vendor
             # already, and found nothing.
             if self.ports.clock.now() >= self.attempt.send_deadline_utc:
-                return self._end("absent", "slept past its send deadline", wait_s=0)
+                wait_s = self.ports.settings.poll_from_s
+                return self._end("absent", "slept past its send deadline", file_id, wait_s=wait_s)
             state = self._create(file_id)
         except StaleAttempt:
+            self._withdraw(file_id)
             return Moved()
         except CreateUnclear as unclear:
             until = self.ports.clock.now() + timedelta(seconds=min(5.0, self.ports.settings.poll_from_s))
             return Waiting(until, f"asks {self.provider.name} whether a lost create succeeded ({unclear.cause})")
         except QueueFull as full:
-            return self._end("refused", str(full), wait_s=self.ports.settings.queue_wait_s)
+            return self._end("refused", str(full), file_id, wait_s=self.ports.settings.queue_wait_s)
         except ProviderBusy as busy:
-            return self._end("refused", str(busy), wait_s=busy.retry_after_s or self.ports.settings.poll_from_s)
+            return self._end(
+                "refused", str(busy), file_id, wait_s=busy.retry_after_s or self.ports.settings.poll_from_s
+            )
         except AccountTrouble as trouble:
-            self._end("refused", str(trouble), wait_s=0)
+            self._end("refused", str(trouble), file_id, wait_s=0)
             return _hold(self.ports, self.shard, Reason.ACCOUNT)
         except RequestRefused as refused:
-            self._end("refused", str(refused), wait_s=0)
+            self._end("refused", str(refused), file_id, wait_s=0)
             return _hold(self.ports, self.shard, Reason.REQUEST_REFUSED)
-        keep_id(self.ports, self.attempt, state)
+        return self._keep(state)
+
+    def _keep(self, state: BatchState) -> Outcome:
         with about(batch=state.batch_id):
+            try:
+                keep_id(self.ports, self.attempt, state)
+            except StaleAttempt as stale:
+                log.error("submit: this batch was made too late, and may be billed beside another one: %s", stale)
+                return Moved()
             log.info("submit: %s rows sent, attempt %d", f"{self.attempt.rows:,}", self.attempt.number)
         return Moved()
 
@@ -126,10 +145,7 @@ class _Sending:
         plan = self.shard.plan
         name = f"{run_code(plan.ref.run)}-{plan.ref.name}-a{self.attempt.number}.jsonl"
         pieces = _pieces(self.ports.store, plan.requests_name)
-        file_id = self.provider.upload(pieces, size_bytes=plan.size_bytes, name=name)
-        if file_id:
-            self.ports.ledger.note_file(self.attempt.attempt_id, file_id)
-        return file_id
+        return self.provider.upload(pieces, size_bytes=plan.size_bytes, name=name)
 
     def _create(self, file_id: str | None) -> BatchState:
         plan = self.shard.plan
@@ -140,12 +156,23 @@ class _Sending:
             label=label_of(self.ports, self.attempt),
         )
 
-    def _end(self, outcome: Literal["absent", "refused"], reason: str, *, wait_s: float) -> Outcome:
+    def _end(
+        self, outcome: Literal["absent", "refused"], reason: str, file_id: str | None, *, wait_s: float
+    ) -> Outcome:
         now = self.ports.clock.now()
         retry_at = now + timedelta(seconds=wait_s) if wait_s else None
         log.info("submit: not sent, %s: %s", outcome, reason)
         self.ports.ledger.end_attempt(self.attempt.attempt_id, outcome, reason=reason[:500], retry_at=retry_at, now=now)
+        self._withdraw(file_id)
         return Moved()
+
+    def _withdraw(self, file_id: str | None) -> None:
+        """Delete a request file that no batch was made of: a shard that waits its turn would pile them up."""
+        if file_id:
+            try:
+                self.provider.withdraw(file_id)
+            except NightbatchError as error:
+                log.warning("submit: file %s stays at %s: %s", file_id, self.provider.name, error)
 
 
 def keep_id(ports: Ports, attempt: Attempt, state: BatchState) -> None:
