@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
-from nightbatch.core.request import Messages
+from nightbatch.core.request import Endpoint, Messages
 from nightbatch.core.round import Choice, Fate, choose
 from nightbatch.core.shard import ShardState
 from nightbatch.core.verdict import Reason, VerdictKind
@@ -49,15 +49,23 @@ def retry(ports: Ports, job: Job, run: str, *, seals: int, has_rounds: bool) -> 
     sealed = ports.ledger.sealed(run, seals)
     if sealed is None:
         sealed = _seal(ports, job, run, seals, has_rounds=has_rounds)
-    if sealed.facts["dead_name"]:
-        batches = read_batches(ports.store, sealed.facts["dead_name"])
-        ports.sink().bury(context_of(ports.ledger.run(run)), f"retry-{seals}", batches)
+    bury(ports, sealed)
     return sealed
+
+
+def bury(ports: Ports, plan: RoundPlan) -> None:
+    """Write the dead letters of a sealed round into the sink; a second time changes nothing."""
+    if plan.facts["dead_name"]:
+        part = f"retry-{plan.round}" if plan.round else "prepare"
+        batches = read_batches(ports.store, str(plan.facts["dead_name"]))
+        ports.sink().bury(context_of(ports.ledger.run(plan.run)), part, batches)
 
 
 def _seal(ports: Ports, job: Job, run: str, seals: int, *, has_rounds: bool) -> RoundPlan:
     shards = [shard for shard in ports.ledger.shards(run) if shard.plan.ref.round < seals and is_untaken(shard)]
-    folder = f"{run}/round-{seals}"
+    # A folder of its own for each attempt: one that wakes up late, and saw fewer shards, must not write over the
+    # files of the sealed round, or answers would be loaded under the keys of other rows.
+    folder = f"{run}/round-{seals}/{ports.clock.now():%H%M%S%f}"
     with ExitStack() as stack:
         dead_name, pending_name = f"{folder}/dead_letters.parquet", f"{folder}/pending.parquet"
         sorting = _Sorting(
@@ -65,6 +73,7 @@ def _seal(ports: Ports, job: Job, run: str, seals: int, *, has_rounds: bool) -> 
             job,
             run,
             seals,
+            folder,
             has_rounds,
             dead=stack.enter_context(row_writer(ports.store, dead_name, DEAD_SCHEMA)),
             pending=stack.enter_context(row_writer(ports.store, pending_name, PENDING_SCHEMA)),
@@ -118,6 +127,7 @@ class _Sorting:
     job: Job
     run: str
     seals: int
+    folder: str
     has_rounds: bool
     dead: RowWriter
     pending: RowWriter
@@ -178,9 +188,21 @@ class _Sorting:
             sends=row.sends,
             has_rounds=self.has_rounds,
         )
+        choice = self._helpful(shard, row, choice)
         # A shard that came back after its round was sealed has not had its chances yet.
         came_late = not self.has_rounds and row.kind is VerdictKind.CHANGE and row.sends <= self.job.rounds
         return Choice(Fate.PENDING) if came_late else choice
+
+    def _helpful(self, shard: Shard, row: _BadRow, choice: Choice) -> Choice:
+        """Take out of a choice what can not help this question."""
+        if choice.hint and self.job.endpoint(choice.model) is Endpoint.EMBEDDINGS:
+            # The vector would be that of the text and the hint.
+            return replace(choice, hint="")
+        if choice.double_cap and shard.plan.max_output_tokens is None:
+            # The cap is the model's own and would only be hit again.
+            other = choice.model + 1
+            return Choice(Fate.SEND, other) if other < len(self.job.models) else Choice(Fate.DEAD)
+        return choice
 
     def _send(self, shard: Shard, row: _BadRow, choice: Choice, messages: Messages) -> None:
         filler = self._filler(shard, choice)
@@ -201,7 +223,7 @@ class _Sorting:
                 self.ports.store,
                 lane,
                 ledger=self.ports.ledger.ledger_id,
-                folder=f"{self.run}/round-{self.seals}",
+                folder=self.folder,
                 numbers=self._numbers,
                 hint=choice.hint,
             )
