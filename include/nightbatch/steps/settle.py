@@ -15,7 +15,7 @@ from nightbatch.job import Job
 from nightbatch.logs import logger
 from nightbatch.ports import Ports, RoundPlan, Run, Shard
 
-from .retry import is_untaken, retry
+from .retry import bury, is_untaken, retry
 
 log = logger(__name__)
 
@@ -78,10 +78,16 @@ def settle(ports: Ports, job: Job, run_name: str) -> Books:
     """
     run = ports.ledger.run(run_name)
     _sort_leftovers(ports, job, run)
+    if run.state == "open":
+        # The task that sealed a round may have died, or failed for good, before the sink had its dead letters.
+        for plan in rounds_of(ports, run.run):
+            bury(ports, plan)
     books = add_up(ports, run)
-    problem = _judge(job, books, ports.ledger.shards(run_name))
+    problem = _judge(job, run, books, ports.ledger.shards(run_name))
     books.state = _state(books, problem)
-    books.seconds = (ports.clock.now() - run.started_utc).total_seconds()
+    # A complete run that is looked at again took no longer than it did.
+    told = run.books if run.state == "complete" else None
+    books.seconds = told["seconds"] if told else (ports.clock.now() - run.started_utc).total_seconds()
     ports.ledger.settle(run_name, state=books.state, books=books.as_json(), now=ports.clock.now())
     log.info("settle: %s, %s answers loaded, %s USD", books.state, f"{books.merged:,}", f"{books.cost_usd:.4f}")
     if problem is not None:
@@ -176,7 +182,7 @@ def differences(books: Books, shards: Sequence[Shard]) -> list[str]:
     return found
 
 
-def _judge(job: Job, books: Books, shards: Sequence[Shard]) -> NightbatchError | None:
+def _judge(job: Job, run: Run, books: Books, shards: Sequence[Shard]) -> NightbatchError | None:
     wrong = differences(books, shards)
     if wrong:
         return DoesNotAddUp(books.run, differences=wrong)
@@ -187,10 +193,10 @@ def _judge(job: Job, books: Books, shards: Sequence[Shard]) -> NightbatchError |
             reasons["with the vendor or not sent"] = books.in_flight
         said = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
         return RunIncomplete(books.run, pending=pending + books.in_flight, reasons=said)
-    return _limits(job, books)
+    return _limits(job, run, books)
 
 
-def _limits(job: Job, books: Books) -> RunFailed | None:
+def _limits(job: Job, run: Run, books: Books) -> RunFailed | None:
     asked = books.requests + books.duplicates + books.unrenderable
     share = books.dead_rows / asked if asked else 0.0
     if share > job.max_dead_share:
@@ -200,7 +206,10 @@ def _limits(job: Job, books: Books) -> RunFailed | None:
             f"{job.max_dead_share:.1%}",
             remedy="Look at the reasons in the dead-letter table; raise max_dead_share if this is as it should be.",
         )
-    if books.pulled < job.min_rows:
+    plan = run.plan or {}
+    # A run that only goes on with what was pending, or takes a first look, does not read the whole window.
+    is_whole = not plan.get("goes_on") and plan.get("limit") is None
+    if is_whole and books.pulled < job.min_rows:
         return RunFailed(
             books.run,
             problem=f"{books.pulled:,} records were pulled; the job expects at least {job.min_rows:,}",
