@@ -27,6 +27,7 @@ from nightbatch.errors import (
     ProviderBusy,
     RunFailed,
     RunOverlaps,
+    StaleAttempt,
     StorageUnavailable,
     Terminal,
 )
@@ -38,11 +39,11 @@ from nightbatch.steps.estimate import Estimate, NoStore, estimate
 from nightbatch.steps.lanes import OpenLane, open_lane
 from nightbatch.steps.load import context_of, load
 from nightbatch.steps.outcome import Finished, Moved, Outcome, Waiting
-from nightbatch.steps.parquet import read_batches
 from nightbatch.steps.pull import Question, Tally, pull, pull_pending
 from nightbatch.steps.render import render
 from nightbatch.steps.resolve import resolve
-from nightbatch.steps.retry import retry
+from nightbatch.steps.resume import Past, past_of, pending_for
+from nightbatch.steps.retry import bury, retry
 from nightbatch.steps.seen import Seen, seen
 from nightbatch.steps.settle import Books, settle
 from nightbatch.steps.submit import submit
@@ -114,24 +115,16 @@ def prepare(
     """
     options = options or Options()
     job = with_model(job, options.model)
-    force = bool(options.force) and not _was_forced(ports, job, window, options.force)
-    run = ports.ledger.open_run(job.name, window, now=ports.clock.now(), force=force)
+    past = past_of(ports.ledger, job.name, window, limit=options.limit, asker=options.force)
+    run = ports.ledger.open_run(job.name, window, now=ports.clock.now(), force=past.wants_new_plan)
     with about(job=job.name, run=run.run):
         sealed = ports.ledger.sealed(run.run, 0)
         if sealed is None:
             ports.sink().prepare(context_of(run))
-            sealed = _seal(ports, job, run, options, watch)
+            sealed = _seal_when_quick(ports, job, run, past, options, watch)
             log.info("prepare: %s requests in %d shards", f"{sealed.facts['counts']['requests']:,}", len(sealed.shards))
-        if sealed.facts["dead_name"]:
-            batches = read_batches(ports.store, str(sealed.facts["dead_name"]))
-            ports.sink().bury(context_of(run), "prepare", batches)
+        bury(ports, sealed)
     return sealed
-
-
-def _was_forced(ports: Ports, job: Job, window: Window, asker: str) -> bool:
-    """Say whether this asker's force was heard before: clearing a forced task must not pay again."""
-    run = find_run(ports, job, window)
-    return run is not None and run.plan is not None and run.plan.get("forced_by") == asker
 
 
 def with_model(job: Job, model: str) -> Job:
@@ -144,10 +137,20 @@ def with_model(job: Job, model: str) -> Job:
     return job.model_copy(update={"models": (first, *rest)})
 
 
-def _seal(ports: Ports, job: Job, run: Run, options: Options, watch: Watch) -> RoundPlan:
+def _seal_when_quick(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch: Watch) -> RoundPlan:
+    """Seal a plan; once more where another window's run took the same pending rows a moment earlier."""
+    while True:
+        try:
+            return _seal(ports, job, run, past, options, watch)
+        except StaleAttempt:
+            if ports.ledger.run(run.run).state != "open":
+                raise
+
+
+def _seal(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch: Watch) -> RoundPlan:
     # Each attempt writes to a folder of its own, so two at once cannot mix their files; the first to seal wins.
     folder = f"{run.run}/round-0/{ports.clock.now():%H%M%S%f}"
-    pending = ports.ledger.pending(job.name)
+    pending, goes_on_from = pending_for(ports.ledger, run, limit=options.limit), past.goes_on_from(run)
     tally, lane = Tally(), open_lane(ports, job, 0)
     filler = packing.ShardFiller(
         ports.store,
@@ -158,7 +161,8 @@ def _seal(ports: Ports, job: Job, run: Run, options: Options, watch: Watch) -> R
     )
     with seen() as memory:
         _learn(ports, memory, options)
-        questions = _questions(ports, job, run, options, pending, tally, watch)
+        window = None if goes_on_from else run.window
+        questions = _questions(ports, job, window, options.limit, pending, tally, watch)
         packed = packing.pack(questions, filler, ports.store, folder, seen=memory, tally=tally)
     counts = asdict(tally)
     dead_reasons = counts.pop("dead_reasons")
@@ -169,7 +173,8 @@ def _seal(ports: Ports, job: Job, run: Run, options: Options, watch: Watch) -> R
         "dead_name": packed.dead_name,
         "job": job.to_json(),
         "forced_by": options.force,
-        "limit": options.limit,
+        "limit": goes_on_from.plan.get("limit") if goes_on_from and goes_on_from.plan else options.limit,
+        "goes_on": goes_on_from is not None,
         "deadline_utc": options.deadline_utc.isoformat() if options.deadline_utc else "",
         "price_note": lane.price_note,
     }
@@ -186,28 +191,20 @@ def _learn(ports: Ports, memory: Seen, options: Options) -> None:
 def _questions(
     ports: Ports,
     job: Job,
-    run: Run,
-    options: Options,
+    window: Window | None,
+    limit: int | None,
     pending: list[PendingFile],
     tally: Tally,
     watch: Watch,
 ) -> Iterator[list[Question]]:
     """Stream the window's own records, then what earlier runs left pending and the window does not hold anew."""
     parts: Iterable[list[Question]] = pull_pending(ports.store, pending, tally)
-    if not _goes_on(ports, run, options):
-        pulled = pull(ports.source(), job, run.window, tally, limit=options.limit)
+    if window is not None:
+        pulled = pull(ports.source(), job, window, tally, limit=limit)
         parts = chain(render(pulled, job), parts)
     for part in parts:
         yield part
         watch(Progress("prepare", tally.pulled + tally.from_pending, note=f"{tally.requests:,} requests"))
-
-
-def _goes_on(ports: Ports, run: Run, options: Options) -> bool:
-    """Say whether this generation only continues an incomplete one, whose records were all read."""
-    if run.generation == 1 or options.force:
-        return False
-    before = [other for other in ports.ledger.runs(job=run.job, limit=1_000) if other.window == run.window]
-    return any(other.generation == run.generation - 1 and other.state == "incomplete" for other in before)
 
 
 def look_ahead(ports: Ports, job: Job, window: Window, options: Options | None = None) -> Estimate:
@@ -222,8 +219,8 @@ def look_ahead(ports: Ports, job: Job, window: Window, options: Options | None =
     )
     with seen() as memory:
         _learn(ports, memory, options)
-        pending = ports.ledger.pending(job.name)
-        questions = _questions(ports, job, run, options, pending, tally, lambda _: None)
+        pending = pending_for(ports.ledger, run, limit=options.limit)
+        questions = _questions(ports, job, window, options.limit, pending, tally, lambda _: None)
         packed = packing.pack(questions, filler, dry.store, "dry-run", seen=memory, tally=tally)
     return estimate(lane, tally, packed.shards)
 
@@ -264,6 +261,9 @@ def _look(ports: Ports, job: Job, shard: Shard) -> Outcome:
             case ShardState.COLLECTED:
                 return load(ports, job, shard)
         return Finished(shard.state.value)
+    except StaleAttempt:
+        # Another attempt moved the shard on while this one was at work: look where it is now.
+        return Moved()
     except ProviderBusy as busy:
         wait_s = busy.retry_after_s or ports.settings.poll_from_s
         return Waiting(ports.clock.now() + timedelta(seconds=wait_s), str(busy))
@@ -318,7 +318,7 @@ def fail_unplanned(ports: Ports, job: Job, window: Window, *, link: str = "") ->
 
 def find_run(ports: Ports, job: Job, window: Window) -> Run | None:
     """Give the latest generation of a window, where there is one."""
-    same = [run for run in ports.ledger.runs(job=job.name, limit=1_000) if run.window == window]
+    same = ports.ledger.runs(job=job.name, window=window)
     return max(same, key=lambda run: run.generation, default=None)
 
 
