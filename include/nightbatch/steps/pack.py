@@ -191,17 +191,19 @@ def _place(
     question: Question, filler: ShardFiller, duplicates: RowWriter, dead: RowWriter, *, seen: Seen, tally: Tally
 ) -> None:
     if question.messages is None:
-        return _bury(question.key, question.reason, question.detail, dead, tally)
+        return _bury(question, question.reason, question.detail, dead, seen=seen, tally=tally)
     body = filler.encode(question.messages)
     print_ = fingerprint(filler.lane, body)
     if filler.is_too_large(body):
-        return _bury(question.key, Reason.TOO_LARGE, f"the request has {len(body):,} bytes", dead, tally)
+        detail = f"the request has {len(body):,} bytes"
+        return _bury(question, Reason.TOO_LARGE, detail, dead, seen=seen, tally=tally)
     if not seen.is_new_key(question.key):
         if question.was_pending:
             # The window holds a newer record of this key, and that one is asked about.
             tally.superseded += 1
             return None
-        return _bury(question.key, Reason.DUPLICATE_KEY, "an earlier record of this run has the key", dead, tally)
+        detail = "an earlier record of this run has the key"
+        return _bury(question, Reason.DUPLICATE_KEY, detail, dead, seen=seen, tally=tally)
     if seen.is_unchanged(question.key, print_):
         tally.unchanged += 1
         return None
@@ -213,10 +215,11 @@ def _place(
     return filler.add(body, key=question.key, fingerprint=print_, sends=1)
 
 
-def _bury(key: str, reason: Reason, detail: str, dead: RowWriter, tally: Tally) -> None:
+def _bury(question: Question, reason: Reason, detail: str, dead: RowWriter, *, seen: Seen, tally: Tally) -> None:
     tally.unrenderable += 1
-    if reason in (Reason.BAD_KEY, Reason.DUPLICATE_KEY):
-        # Dead letters are found by key, and these have none of their own.
+    key = question.key
+    if reason in (Reason.BAD_KEY, Reason.DUPLICATE_KEY) or not seen.is_new_bad_key(key):
+        # Dead letters are found by key, and this one has none of its own.
         key = f"{key or '(no key)'} (bad record {tally.unrenderable})"
     tally.dead_reasons[reason.value] = tally.dead_reasons.get(reason.value, 0) + 1
     dead.add((key, "", reason.value, detail, None, None, 0, None, None, None))

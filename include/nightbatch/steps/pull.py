@@ -96,6 +96,8 @@ def _key_text(value: Any) -> tuple[str, str]:
         return key, "the key is empty"
     if len(key) > MAX_KEY_CHARS:
         return key[:MAX_KEY_CHARS], f"the key has {len(key):,} characters; at most {MAX_KEY_CHARS:,} are taken"
+    if not key.isascii() and key != key.encode(errors="replace").decode():
+        return key.encode(errors="replace").decode(), "the key holds half a surrogate pair, which is no text"
     if "\0" in key:
         return key.replace("\0", "�"), "the key holds a NUL character"
     return key, ""
