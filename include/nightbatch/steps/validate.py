@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from nightbatch.core.answer import AnswerChecker
 from nightbatch.core.ids import custom_id_prefix, row_of, run_code
-from nightbatch.core.money import Cost
+from nightbatch.core.money import Cost, Usage
 from nightbatch.core.request import Endpoint
 from nightbatch.core.result import Result
 from nightbatch.core.verdict import MISSING, Verdict, VerdictKind, judge
@@ -78,6 +78,7 @@ class _Reading:
         self.check = AnswerChecker(job.answer.json_schema, embeddings=lane.endpoint is Endpoint.EMBEDDINGS)
         self.index = list(read_rows(ports.store, shard.plan.index_name, ("key", "fingerprint", "sends")))
         self.verdicts: list[Verdict | None] = [None] * shard.plan.rows
+        self.billed = bytearray(shard.plan.rows)
         self.odd: Counter[str] = Counter()
         self.cost = Cost()
 
@@ -106,10 +107,11 @@ class _Reading:
             self.odd["repeated rows"] += 1
             if earlier.kind is VerdictKind.GOOD or verdict.kind is not VerdictKind.GOOD:
                 return
-        self._write(row, verdict, result, self._bill(result) if earlier is None else Cost())
+        self._write(row, verdict, result, Cost() if self.billed[row] else self._bill(row, result))
 
-    def _bill(self, result: Result) -> Cost:
+    def _bill(self, row: int, result: Result) -> Cost:
         usage = result.usage
+        self.billed[row] = usage != Usage()
         # Rounded here, once, so that the rows add up to the ledger's figure to the last digit.
         batch, realtime = (rate.cost_usd(usage).quantize(NANO) for rate in (self.lane.rate, self.lane.realtime))
         cost = Cost(usage, batch, realtime)
