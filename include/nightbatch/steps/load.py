@@ -57,10 +57,12 @@ def answers(ports: Ports, job: Job, shard: Shard) -> Iterator[pa.RecordBatch]:
     for kind, *row in read_rows(ports.store, shard.verdicts_name, _COLUMNS):
         if kind != VerdictKind.GOOD:
             continue
-        rows.extend(_answer_rows(job, shard, row, copies))
-        if len(rows) >= ROWS_AT_A_TIME:
-            yield to_batch(rows, ANSWER_SCHEMA)
-            rows = []
+        # One answer may have a million copies.
+        for answer in _answer_rows(job, shard, row, copies):
+            rows.append(answer)
+            if len(rows) >= ROWS_AT_A_TIME:
+                yield to_batch(rows, ANSWER_SCHEMA)
+                rows = []
     if rows:
         yield to_batch(rows, ANSWER_SCHEMA)
 
