@@ -119,8 +119,16 @@ def _first_row(provider: Provider, state: BatchState, prefix: str) -> int | None
             if b"\n" in head:
                 break
         if head.strip():
-            return row_of(provider.parse(head.split(b"\n", 1)[0]).custom_id, prefix)
+            return _row_in(provider, head.split(b"\n", 1)[0], prefix)
     return None
+
+
+def _row_in(provider: Provider, line: bytes, prefix: str) -> int | None:
+    try:
+        return row_of(provider.parse(line).custom_id, prefix)
+    except ValueError:
+        # Our rows begin with our own custom_id, whatever became of them: this line is a stranger's.
+        return None
 
 
 def _declare_absent(ports: Ports, attempt: Attempt, provider: Provider, now: datetime) -> Outcome:
