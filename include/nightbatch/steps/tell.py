@@ -120,8 +120,7 @@ def _report(ports: Ports, run: Run, books: Books, link: str) -> Message:
 
 def _failure(ports: Ports, run: Run, books: Books | None, problem: NightbatchError, link: str) -> Message:
     is_incomplete = isinstance(problem, RunIncomplete)
-    count = sum(books.pending.values()) + books.in_flight if books else 0
-    what = f"incomplete, {count:,} rows are pending" if is_incomplete else "failed"
+    what = f"incomplete, {problem.pending:,} rows are pending" if isinstance(problem, RunIncomplete) else "failed"
     moment = f"{ports.clock.now():%Y%m%dT%H%M%S}"
     return Message(
         # A run may fail, be cleared, and fail again: each ending is an event of its own.
