@@ -16,8 +16,10 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: setup ## Run two real nightly jobs in a real Airflow, on this machine alone; EXIT=1 stops by itself
 	@exec env $(if $(VENDORS),VENDORS=$(VENDORS)) $(BIN)/python -m nightbatch.demo $(if $(EXIT),--exit) $(if $(LIMIT),--limit $(LIMIT))
 
+# The quick tests run side by side; those that start whole stacks run alone, since some of them watch the clock.
 test: setup ## Run every test
-	@exec $(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -m "not stack and not live" -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "stack"
 
 check: setup ## Lint, types, layers, formatting; no tests
 	$(BIN)/ruff check .
