@@ -24,6 +24,8 @@ from .windows import options_of, window_of
 
 RUN_KEY = "run"
 """XCom key under which `prepare` names the run in the ledger."""
+DRY_RUN_KEY = "dry_run"
+"""XCom key under which the `prepare` of a dry run leaves its figures."""
 
 
 @contextmanager
@@ -81,6 +83,10 @@ class PrepareOperator(BaseOperator):
 
     def _look_ahead(self, ports: Ports, context: Any) -> NoReturn:
         found = flow.look_ahead(ports, self.job, window_of(context), options_of(context))
+        context["ti"].xcom_push(
+            key=DRY_RUN_KEY,
+            value={"requests": found.counts.requests, "shards": found.shards},
+        )
         raise AirflowSkipException(
             f"dry run, nothing was sent: {found.counts.requests:,} requests in {found.shards:,} shards, "
             f"{found.expected_usd} USD expected, {found.worst_usd} USD at worst "
@@ -183,17 +189,36 @@ class SettleOperator(BaseOperator):
     def execute(self, context: Any) -> dict[str, Any]:
         """Settle the run; fails when anything failed, is pending, or does not add up."""
         if context["params"].get("dry_run"):
-            raise AirflowSkipException("dry run: nothing was sent, so there is nothing to settle")
+            self._end_dry_run(context)
         run = context["ti"].xcom_pull(task_ids="prepare", key=RUN_KEY)
         with airflow_failures():
             ports = task_ports(self.job)
             if run is None:
                 flow.fail_unplanned(ports, self.job, window_of(context), link=run_link(context, ports))
             books = flow.finish(ports, flow.sealed_job(ports, run), run, link=run_link(context, ports))
+        self._check_tasks(context, run)
         counts = books.as_json()
         for outlet in self.outlets:
             context["outlet_events"][outlet].extra = counts
         return counts
+
+    def _end_dry_run(self, context: Any) -> NoReturn:
+        if context["ti"].xcom_pull(task_ids="prepare", key=DRY_RUN_KEY) is None:
+            raise AirflowFailException(
+                "dry run: it could not plan, and nothing was sent. The log of `prepare` says why."
+            )
+        raise AirflowSkipException("dry run: nothing was sent, so there is nothing to settle")
+
+    def _check_tasks(self, context: Any, run: str) -> None:
+        """Fail where a task did, though its work is done by now: a red square and a green run would not go together."""
+        ti = context["ti"]
+        # Not "upstream_failed": that is also what becomes of a round that a cleared run no longer has.
+        red = ti.get_ti_count(dag_id=ti.dag_id, run_ids=[ti.run_id], states=["failed"])
+        if red:
+            raise AirflowFailException(
+                f"run {run} is complete in the ledger, but {red} of its tasks failed. Read their logs, mend what they "
+                "name, and clear them with downstream; nothing is paid twice."
+            )
 
 
 class InvalidJobOperator(BaseOperator):
