@@ -1,0 +1,31 @@
+"""Gives Airflow a home of its own before any test module imports it: it reads its settings once, at import."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="nightbatch-airflow-"))
+
+for name in [name for name in os.environ if name.startswith(("AIRFLOW", "_AIRFLOW", "NIGHTBATCH_"))]:
+    # A developer's own Airflow and ledger are not what is tested.
+    del os.environ[name]
+os.environ |= {
+    "AIRFLOW_HOME": str(AIRFLOW_HOME),
+    "AIRFLOW__CORE__DAGS_FOLDER": str(AIRFLOW_HOME / "dags"),
+    "AIRFLOW__CORE__PLUGINS_FOLDER": str(Path(__file__).parent.parent / "plugins"),
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{AIRFLOW_HOME / 'airflow.db'}",
+    "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(AIRFLOW_HOME / "logs"),
+    "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
+    "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+    "AIRFLOW__API__BASE_URL": "http://airflow.test:8080",
+}
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave nothing behind."""
+    del config
+    shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
