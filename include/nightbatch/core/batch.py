@@ -72,6 +72,10 @@ def decide(state: BatchState, *, now: datetime, last_seen: datetime, grace: time
     match state.status:
         case BatchStatus.ENDED if state.queue_full:
             return Decision(Next.REQUEUE, f"refused after validation, the queue is full: {state.problem}")
+        case BatchStatus.ENDED if state.rows_done and not state.result_files and not state.problem:
+            # To read it now would find every row missing, and they would be bought again.
+            reason = f"batch is {state.vendor_status}, {state.rows_done:,} rows are done, and no result file is there"
+            return Decision(Next.WAIT, reason)
         case BatchStatus.ENDED:
             return Decision(Next.COLLECT, f"batch is {state.vendor_status}")
         case BatchStatus.NOT_FOUND if now - last_seen > grace:
