@@ -211,8 +211,12 @@ def _pieces(store: Store, name: str) -> Iterator[bytes]:
 def _check_content(store: Store, shard: Shard) -> None:
     """Refuse to send anything but what was sealed."""
     sha = hashlib.sha256()
-    for piece in _pieces(store, shard.plan.requests_name):
-        sha.update(piece)
+    try:
+        for piece in _pieces(store, shard.plan.requests_name):
+            sha.update(piece)
+    except FileNotFoundError as error:
+        name = store.uri(shard.plan.requests_name)
+        raise PlanChanged(name, sealed=shard.plan.content_sha256, found="(no file)") from error
     if sha.hexdigest() != shard.plan.content_sha256:
         name = store.uri(shard.plan.requests_name)
         raise PlanChanged(name, sealed=shard.plan.content_sha256, found=sha.hexdigest())
