@@ -81,8 +81,9 @@ def _noted_id(ports: Ports, attempt: Attempt) -> str:
 def _adopt(ports: Ports, attempt: Attempt, state: BatchState) -> Outcome:
     try:
         keep_id(ports, attempt, state)
-    except StaleAttempt:
-        return Moved()
+    except StaleAttempt as stale:
+        # Looked at again after a pause, not at once: what stays so must not ask the vendor in circles.
+        return Waiting(ports.clock.now() + timedelta(seconds=ports.settings.poll_from_s), str(stale))
     with about(batch=state.batch_id):
         log.info("submit: the batch of a lost create was found and is taken over")
     return Moved()
