@@ -26,6 +26,7 @@ from nightbatch.errors import (
     NightbatchError,
     ProviderBusy,
     RunFailed,
+    RunIncomplete,
     RunOverlaps,
     StaleAttempt,
     StorageUnavailable,
@@ -36,6 +37,7 @@ from nightbatch.logs import about, logger
 from nightbatch.ports import PendingFile, Ports, RoundPlan, Run, Shard, Store
 from nightbatch.steps import pack as packing
 from nightbatch.steps.estimate import Estimate, NoStore, estimate
+from nightbatch.steps.give_up import give_up
 from nightbatch.steps.lanes import OpenLane, open_lane
 from nightbatch.steps.load import context_of, load
 from nightbatch.steps.outcome import Finished, Moved, Outcome, Waiting
@@ -116,7 +118,10 @@ def prepare(
     options = options or Options()
     job = with_model(job, options.model)
     past = past_of(ports.ledger, job.name, window, limit=options.limit, asker=options.force)
+    if past.forced_away and give_up(ports, past.forced_away):
+        _close(ports, past.forced_away)
     run = ports.ledger.open_run(job.name, window, now=ports.clock.now(), force=past.wants_new_plan)
+    past.check_enough(run)
     with about(job=job.name, run=run.run):
         sealed = ports.ledger.sealed(run.run, 0)
         if sealed is None:
@@ -125,6 +130,13 @@ def prepare(
             log.info("prepare: %s requests in %d shards", f"{sealed.facts['counts']['requests']:,}", len(sealed.shards))
         bury(ports, sealed)
     return sealed
+
+
+def _close(ports: Ports, run: Run) -> None:
+    try:
+        settle(ports, sealed_job(ports, run.run), run.run)
+    except RunIncomplete as incomplete:
+        log.info("%s", incomplete)
 
 
 def with_model(job: Job, model: str) -> Job:
@@ -367,6 +379,11 @@ def _prepare_when_free(ports: Ports, job: Job, window: Window, options: Options,
         try:
             return prepare(ports, job, window, options, watch=watch)
         except RunOverlaps as overlap:
+            other = ports.ledger.run(overlap.other_run)
+            if other.window == window:
+                # A first look at this very window, which nobody else may be finishing.
+                run(ports, job, window, Options(limit=int((other.plan or {})["limit"])), watch=watch)
+                continue
             watch(Progress("waits", 0, note=str(overlap)))
             ports.clock.sleep(ports.settings.poll_from_s)
 

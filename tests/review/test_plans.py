@@ -10,7 +10,7 @@ import pytest
 from nightbatch import flow
 from nightbatch.core.money import Usage
 from nightbatch.core.result import Outcome, Result
-from nightbatch.errors import RunFailed, RunIncomplete, StorageUnavailable
+from nightbatch.errors import RunFailed, RunIncomplete, RunOverlaps, StorageUnavailable
 from tests.memory_stack import NEXT_NIGHT, NIGHT, KillAt, Killed, Stack, job_of
 
 RECORDS = [(f"k{n}", f"text {n}") for n in range(8)]
@@ -317,3 +317,22 @@ def test_looking_ahead_leaves_nothing_behind() -> None:
     assert (estimate.counts.requests, estimate.counts.from_pending, estimate.counts.superseded) == (9, 8, 8)
     assert (stack.store.files, stack.ledger.pending("reviews"), stack.ledger.runs()) == (files, pending, runs)
     assert stack.sink.answers == {}
+
+
+def test_a_whole_run_that_finds_a_first_look_under_way_finishes_it_and_then_reads_the_rest() -> None:
+    stack = Stack(RECORDS)
+    flow.prepare(stack.ports(), job_of(), NIGHT, flow.Options(limit=2))
+
+    books = flow.run(stack.ports(), job_of(), NIGHT)
+
+    assert (books.run[-2:], books.pulled, books.unchanged) == ("g2", 8, 2)
+    assert stack.answers() == dict(RECORDS)
+    assert set(stack.vendor.billed.values()) == {1}
+
+
+def test_a_whole_run_in_airflow_waits_for_a_first_look_under_way() -> None:
+    stack = Stack(RECORDS)
+    first = flow.prepare(stack.ports(), job_of(), NIGHT, flow.Options(limit=2))
+
+    with pytest.raises(RunOverlaps, match=first.run):
+        flow.prepare(stack.ports(), job_of(), NIGHT)

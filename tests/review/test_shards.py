@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -311,3 +312,68 @@ def test_people_hear_of_a_deadline_once_each_at_risk_and_late() -> None:
     flow.run(stack.ports(), job, NIGHT, watch=watch)
 
     assert [message.kind for message in stack.notifier.messages] == ["at_risk", "late"]
+
+
+def test_a_batch_that_vanished_is_sent_again_when_a_person_forces_it() -> None:
+    stack = Stack(RECORDS)
+    stack.provider.ends_at_once = False
+    job = job_of()
+    plan = flow.prepare(stack.ports(), job, NIGHT)
+    for shard in plan.shards:
+        flow.advance(stack.ports(), job, shard.ref)
+    stack.vendor.batches["elsewhere"] = stack.vendor.batches.pop("batch_0")
+    later(stack, hours=1)
+    stack.provider.ends_at_once = True
+    with pytest.raises(RunIncomplete):
+        flow.run(stack.ports(), job, NIGHT)
+
+    books = flow.run(stack.ports(), job, NIGHT, flow.Options(force="a person"))
+
+    assert (books.run[-2:], books.state, books.unchanged, books.requests) == ("g2", "complete", 5, 3)
+    assert stack.answers() == dict(RECORDS)
+    assert stack.ledger.spent(plan.run)[0] == 0
+    assert stack.ledger.pending("reviews") == []
+
+
+def test_force_gives_no_batch_up_that_the_vendor_still_knows() -> None:
+    stack = Stack(RECORDS)
+    stack.provider.ends_at_once = False
+    job = job_of()
+    plan = flow.prepare(stack.ports(), job, NIGHT)
+    for shard in plan.shards:
+        flow.advance(stack.ports(), job, shard.ref)
+    later(stack, hours=1)
+
+    again = flow.prepare(stack.ports(), job, NIGHT, flow.Options(force="a person"))
+
+    assert again == plan
+    assert [shard.state for shard in stack.ledger.shards(plan.run)] == ["open"] * 3
+
+
+def test_a_request_file_that_is_gone_stops_only_its_shard() -> None:
+    stack = Stack(RECORDS)
+    plan = flow.prepare(stack.ports(), job_of(), NIGHT)
+    stack.store.delete(plan.shards[0].requests_name)
+
+    with pytest.raises(RunIncomplete, match="3 with the vendor or not sent"):
+        flow.run(stack.ports(), job_of(), NIGHT)
+
+    assert len(stack.answers()) == 5
+
+
+def test_answers_that_the_vendor_counts_but_does_not_show_yet_are_waited_for_and_not_bought_again() -> None:
+    stack = Stack(RECORDS[:3])
+    inner, hidden = stack.provider.poll, [True, True]
+
+    def poll(batch_id):
+        state = replace(inner(batch_id), rows_done=3, result_files=("results",))
+        return replace(state, result_files=()) if hidden and hidden.pop() else state
+
+    def results(state):
+        return stack.provider.__class__.results(stack.provider, state) if state.result_files else iter(())
+
+    stack.provider.poll, stack.provider.results = poll, results
+
+    books = flow.run(stack.ports(), job_of(), NIGHT)
+
+    assert (books.state, books.sent_again, set(stack.vendor.billed.values())) == ("complete", {}, {1})

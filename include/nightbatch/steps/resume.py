@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nightbatch.core.window import Window
+from nightbatch.errors import RunOverlaps
 from nightbatch.ports import Ledger, PendingFile, Run
 
 
@@ -37,12 +38,23 @@ class Past:
         latest = self.generations[-1]
         return self.is_forced or latest.plan is None or not self._is_enough(latest)
 
+    @property
+    def forced_away(self) -> Run | None:
+        """Give the open, planned generation that is in the way of a forced plan."""
+        latest = self.generations[-1] if self.is_forced and self.generations else None
+        return latest if latest is not None and latest.state == "open" and latest.plan is not None else None
+
     def goes_on_from(self, run: Run) -> Run | None:
         """Give the incomplete generation whose records were all read, and that this one only continues."""
         planned = [other for other in self.generations if other.generation < run.generation and other.plan is not None]
         if self.is_forced or not planned or planned[-1].state != "incomplete":
             return None
         return planned[-1] if self._is_enough(planned[-1]) else None
+
+    def check_enough(self, run: Run) -> None:
+        """Raise RunOverlaps where a run is a first look under way that reads less than is asked for."""
+        if run.plan is not None and run.state == "open" and not self._is_enough(run):
+            raise RunOverlaps(run.job, other_run=run.run, since=run.started_utc)
 
     def _is_enough(self, run: Run) -> bool:
         read_up_to = _plan(run).get("limit")
