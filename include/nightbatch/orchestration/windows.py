@@ -60,7 +60,7 @@ def window_of(context: Mapping[str, Any]) -> Window:
     chosen = context["params"]
     start, end = chosen.get("window_start"), chosen.get("window_end")
     if start and end:
-        return _window(instant(start), instant(end))
+        return _window(_time(chosen, "window_start"), _time(chosen, "window_end"))
     first, last = context.get("data_interval_start"), context.get("data_interval_end")
     if start or end or first is None or last is None or first == last:
         problem = Problem(
@@ -69,7 +69,8 @@ def window_of(context: Mapping[str, Any]) -> Window:
             "Give both Window start and Window end, or trigger the run with a logical date.",
         )
         raise JobInvalid("the trigger form", [problem])
-    return _window(first, last)
+    # Airflow's times are pendulum's, and not every database driver knows these.
+    return _window(instant(first.isoformat()), instant(last.isoformat()))
 
 
 def _window(start: datetime, end: datetime) -> Window:
@@ -77,6 +78,14 @@ def _window(start: datetime, end: datetime) -> Window:
         return Window(start, end)
     except ValueError as error:
         raise JobInvalid("the trigger form", [Problem("window", str(error), "Swap the two ends.")]) from error
+
+
+def _time(chosen: Mapping[str, Any], name: str) -> datetime:
+    try:
+        return instant(chosen[name])
+    except (TypeError, ValueError) as error:
+        remedy = "Write it like 2026-11-21T07:00:00Z."
+        raise JobInvalid("the trigger form", [Problem(name, f"{chosen[name]!r} is no time", remedy)]) from error
 
 
 def instant(text: str) -> datetime:
@@ -93,5 +102,5 @@ def options_of(context: Mapping[str, Any]) -> Options:
         model=chosen.get("model") or "",
         refresh=bool(chosen.get("refresh")),
         force=f"airflow {context['dag_run'].run_id}" if chosen.get("force") else "",
-        deadline_utc=instant(chosen["deadline"]) if chosen.get("deadline") else None,
+        deadline_utc=_time(chosen, "deadline") if chosen.get("deadline") else None,
     )
