@@ -47,8 +47,9 @@ def make_night(
 ) -> Iterator[Callable[..., Any]]:
     """Set an installation up; takes faults by name, the emulator's settings, and the ledger's kind."""
 
-    from tests.orchestration.night import Night
+    from tests.orchestration.night import Night, forget_runs
 
+    forget_runs()
     with ExitStack() as stack:
 
         def make(*, ledger: str = "sqlite", faults: str = "", **settings: Any) -> Night:
