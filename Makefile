@@ -5,13 +5,14 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python;
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 UV := UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=.venv VIRTUAL_ENV=.venv $(BIN)/uv
+QUICK := tests/core tests/steps tests/test_flow.py $(wildcard tests/test_job*.py)
 EXIT ?=
 VENDORS ?=
 LIMIT ?=
 
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check golden clean setup format bench
+.PHONY: demo test test-others check golden clean setup format
 
 demo: setup ## Run two real nightly jobs in a real Airflow, on this machine alone; EXIT=1 stops by itself
 	@exec env $(if $(VENDORS),VENDORS=$(VENDORS)) $(BIN)/python -m nightbatch.demo $(if $(EXIT),--exit) $(if $(LIMIT),--limit $(LIMIT))
@@ -20,6 +21,19 @@ demo: setup ## Run two real nightly jobs in a real Airflow, on this machine alon
 test: setup ## Run every test
 	$(BIN)/python -m pytest -m "not stack and not live" -n 2 --dist worksteal
 	$(BIN)/python -m pytest -m "stack"
+	@$(MAKE) --no-print-directory test-others
+
+# What does not touch Airflow or a server runs on the other Pythons of this machine too.
+test-others: setup ## Run the rules and steps on every other installed Python
+	@for minor in 11 12 13; do \
+		python=$$(command -v python3.$$minor) || continue; \
+		$$python -c 'import sys; sys.exit(sys.version_info[1] != '$$minor')' 2>/dev/null || continue; \
+		$(BIN)/python -c 'import sys; sys.exit(sys.version_info[1] == '$$minor')' || continue; \
+		echo "the rules and steps on Python 3.$$minor"; \
+		UV_PROJECT_ENVIRONMENT=.venv-3.$$minor UV_PYTHON_DOWNLOADS=never \
+			$(BIN)/uv sync --quiet --locked --python "$$python" || exit 1; \
+		.venv-3.$$minor/bin/python -m pytest -q -n 2 $(QUICK) || exit 1; \
+	done
 
 check: setup ## Lint, types, layers, formatting; no tests
 	$(BIN)/ruff check .
