@@ -1,0 +1,53 @@
+"""Small Parquet files: what goes in comes out, in order, and a writer that dies leaves nothing."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nightbatch.adapters.memory import MemoryStore
+from nightbatch.steps.parquet import ROWS_AT_A_TIME, read_batches, read_rows, row_writer, to_batch
+from tests.steps.shards import UNHURRIED
+
+SCHEMA = pa.schema([("key", pa.string()), ("sends", pa.int32())])
+rows_of_any_kind = st.lists(st.tuples(st.none() | st.text(), st.none() | st.integers(-(2**31), 2**31 - 1)))
+
+
+@UNHURRIED
+@given(rows_of_any_kind)
+def test_rows_come_back_as_they_were_written(rows) -> None:
+    store = MemoryStore()
+    with row_writer(store, "a.parquet", SCHEMA) as out:
+        for row in rows:
+            out.add(row)
+
+    assert list(read_rows(store, "a.parquet", ("key", "sends"))) == rows
+    assert list(read_rows(store, "a.parquet", ("sends",))) == [(sends,) for _, sends in rows]
+    assert out.count == len(rows)
+
+
+def test_many_rows_are_read_a_few_at_a_time() -> None:
+    store, count = MemoryStore(), 2 * ROWS_AT_A_TIME + 1
+    with row_writer(store, "a.parquet", SCHEMA) as out:
+        for number in range(count):
+            out.add((str(number), number))
+
+    sizes = [batch.num_rows for batch in read_batches(store, "a.parquet")]
+
+    assert sum(sizes) == count
+    assert max(sizes) <= ROWS_AT_A_TIME
+
+
+def test_a_writer_that_dies_leaves_no_file() -> None:
+    store = MemoryStore()
+    with pytest.raises(KeyboardInterrupt), row_writer(store, "a.parquet", SCHEMA) as out:
+        out.add(("k", 1))
+        raise KeyboardInterrupt
+
+    assert store.files == {}
+
+
+def test_no_rows_make_a_batch_too() -> None:
+    assert to_batch([], SCHEMA).num_rows == 0
