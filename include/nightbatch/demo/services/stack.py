@@ -21,6 +21,7 @@ from typing import Protocol, TypeVar
 import psutil
 
 from nightbatch.demo.services.airflow import AirflowServer, AirflowSettings
+from nightbatch.demo.services.family import runs
 from nightbatch.demo.services.http_command import HttpCommand
 from nightbatch.demo.services.mail import MailSink
 from nightbatch.demo.services.postgres import PostgresServer
@@ -213,7 +214,7 @@ def _end_with(others: list[psutil.Process]) -> None:
     """End this process as soon as one of the others is gone, from a thread of its own."""
 
     def watch() -> None:
-        while all(other.is_running() for other in others):
+        while all(map(runs, others)):
             pause(LOOK_AT_ANCESTORS_EVERY_S)
         os._exit(ANCESTOR_GONE)
 
