@@ -1,0 +1,90 @@
+"""Crashes of a run that ends incomplete and of the runs that go on from it: the same rows, paid as often, once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from nightbatch import flow
+from nightbatch.core.money import Usage
+from nightbatch.core.result import Outcome, Result
+from nightbatch.errors import NightbatchError, RunIncomplete
+from tests.memory_stack import NIGHT, KillAt, Killed, Stack, job_of
+
+USAGE = Usage(input_tokens=10, output_tokens=5)
+RECORDS = [(f"k{n}", f"text {n}") for n in range(5)]
+
+
+def slow_to_answer(messages, times) -> Result:
+    """Let one question expire three times, which is longer than one run has rounds."""
+    if messages.user == "text 0" and times < 3:
+        return Result("", Outcome.EXPIRED)
+    return Result("", Outcome.ANSWERED, messages.user, usage=USAGE, model="echo-1")
+
+
+def _same(dying: KillAt) -> KillAt:
+    return dying
+
+
+@pytest.mark.parametrize("port", ["ledger", "store", "sink"])
+def test_killed_while_rows_are_pending_and_run_again_pays_for_nothing_twice(port: str) -> None:
+    """Dies at every fourth call of a port; the runs before and after the crash may be of two generations."""
+    nth, died = 0, True
+    while died:
+        nth += 1 if port == "sink" else 4
+        stack = Stack([*RECORDS, ("twin", "text 0")])
+        stack.vendor.answer = slow_to_answer
+        inner = {"ledger": stack.ledger, "store": stack.store, "sink": stack.sink}[port]
+        dying = KillAt(inner, nth, "after")
+        ports = stack.ports(**{port: partial(_same, dying) if port == "sink" else dying})
+
+        died, state = False, ""
+        while state != "complete":
+            try:
+                state = flow.run(stack.ports() if died else ports, job_of(rounds=1), NIGHT).state
+            except Killed:
+                died = True
+            except RunIncomplete:
+                continue
+
+        where = f"call {nth} of {port}"
+        assert stack.answers() == {**dict(RECORDS), "twin": "text 0"}, where
+        assert stack.vendor.billed == {"text 0": 4, "text 1": 1, "text 2": 1, "text 3": 1, "text 4": 1}, where
+        assert stack.ledger.pending("reviews") == [], where
+        assert all(stack.ledger.spent(run.run)[0] == 0 for run in stack.ledger.runs()), where
+
+
+@pytest.mark.parametrize("found_by", ["label", "count"])
+def test_many_attempts_at_once_send_each_shard_once_and_settle_as_one(found_by: str) -> None:
+    stack, job, problems = Stack(RECORDS, found_by=found_by), job_of(rounds=0), []
+    stack.vendor.answer = slow_to_answer
+
+    def together(work: Callable[[], object]) -> None:
+        def watched() -> None:
+            try:
+                work()
+            except RunIncomplete:
+                return
+            except NightbatchError as error:
+                problems.append(error)
+
+        threads = [threading.Thread(target=watched) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    plan = flow.prepare(stack.ports(), job, NIGHT)
+    # Four in one round of looks may find a shard waiting for another; one who is alone then finishes it.
+    together(lambda: [flow.advance(stack.ports(), job, shard.ref) for shard in plan.shards])
+    flow._finish_shards(stack.ports(), job, plan, lambda _: None)
+    together(lambda: flow.close_round(stack.ports(), job, plan.run, 0))
+    together(lambda: flow.finish(stack.ports(), job, plan.run))
+
+    assert problems == []
+    assert set(stack.answers()) == {key for key, _ in RECORDS[1:]}
+    assert set(stack.vendor.billed.values()) == {1}
+    assert [file.rows for file in stack.ledger.pending("reviews")] == [1]
