@@ -90,6 +90,17 @@ def test_no_shard_breaks_a_limit_and_what_was_sealed_is_what_is_there(found, max
         assert [row_of(custom_id, prefix) for custom_id in custom_ids] == list(range(len(lines)))
 
 
+def test_the_first_record_of_a_run_owns_its_key() -> None:
+    good, bad_record = Question("k1", Messages("", "a")), Question("k1", None, Reason.BAD_RECORD)
+
+    after, before = pack([good, bad_record]), pack([bad_record, good])
+
+    assert [rows_in(store, packed.dead_name, ("key", "reason")) for store, _, packed in (after, before)] == [
+        [("k1 (bad record 1)", "bad_record")],
+        [("k1", "bad_record"), ("k1 (bad record 2)", "duplicate_key")],
+    ]
+
+
 def test_what_the_sink_holds_already_is_not_sent() -> None:
     first = Question("k1", Messages("", "a"))
     store, _, packed = pack([first])

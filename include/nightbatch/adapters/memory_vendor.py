@@ -160,6 +160,8 @@ class MemoryProvider:
     def parse(self, line: bytes) -> Result:
         """Read a line of results."""
         values = json.loads(line)
+        if not isinstance(values, dict) or "custom_id" not in values:
+            raise ValueError("this line is about no row")
         return Result(
             values["custom_id"],
             Outcome(values["outcome"]),

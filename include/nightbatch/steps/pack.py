@@ -218,8 +218,9 @@ def _place(
 def _bury(question: Question, reason: Reason, detail: str, dead: RowWriter, *, seen: Seen, tally: Tally) -> None:
     tally.unrenderable += 1
     key = question.key
-    if reason in (Reason.BAD_KEY, Reason.DUPLICATE_KEY) or not seen.is_new_bad_key(key):
-        # Dead letters are found by key, and this one has none of its own.
+    if reason in (Reason.BAD_KEY, Reason.DUPLICATE_KEY) or not seen.is_new_key(key):
+        # Dead letters are found by key, and this one has none of its own: the first record of a run owns a key, so
+        # that one whose answer is bad, rounds later, does not take the place of this one's letter.
         key = f"{key or '(no key)'} (bad record {tally.unrenderable})"
     tally.dead_reasons[reason.value] = tally.dead_reasons.get(reason.value, 0) + 1
     dead.add((key, "", reason.value, detail, None, None, 0, None, None, None))

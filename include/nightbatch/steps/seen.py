@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 class Seen:
     """
-    Sets too large for memory: (key, fingerprint) in the sink; keys, keys of bad records, fingerprints of this run.
+    Three sets too large for memory: (key, fingerprint) in the sink, keys of this run, fingerprints of this run.
 
     An SQLite file of its own, thrown away after the run; its cache is bounded at 32 MB.
     """
@@ -23,7 +23,6 @@ class Seen:
             PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-32768;
             CREATE TABLE known (key TEXT PRIMARY KEY, fingerprint TEXT) WITHOUT ROWID;
             CREATE TABLE keys (key TEXT PRIMARY KEY) WITHOUT ROWID;
-            CREATE TABLE bad_keys (key TEXT PRIMARY KEY) WITHOUT ROWID;
             CREATE TABLE prints (fingerprint TEXT PRIMARY KEY, key TEXT) WITHOUT ROWID;
             """
         )
@@ -40,10 +39,6 @@ class Seen:
     def is_new_key(self, key: str) -> bool:
         """Remember a key; False where this run has seen it before."""
         return self._db.execute("INSERT OR IGNORE INTO keys VALUES (?)", (key,)).rowcount == 1
-
-    def is_new_bad_key(self, key: str) -> bool:
-        """Remember the key of a record that cannot be asked about; False where this run has buried one before."""
-        return self._db.execute("INSERT OR IGNORE INTO bad_keys VALUES (?)", (key,)).rowcount == 1
 
     def twin_of(self, fingerprint: str, key: str) -> str | None:
         """Remember a fingerprint; give the key of its first owner where this run has seen it before."""

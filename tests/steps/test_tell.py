@@ -1,0 +1,153 @@
+"""Tell: written down before it is sent, at most one repeat, and a channel that is down fails nothing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from nightbatch import flow
+from nightbatch.adapters.memory import MemoryNotifier
+from nightbatch.core.deadline import Lateness
+from nightbatch.errors import ProviderBusy, RunIncomplete
+from nightbatch.ports import Message
+from nightbatch.steps.tell import tell, watch_deadline
+from tests.memory_stack import NIGHT, KillAt, Killed, Stack, job_of, later
+from tests.steps.shards import opened, stack_of
+from tests.steps.test_retry import RESULTS
+
+DOWN = ProviderBusy("mail", "sending", cause="connection refused")
+LOUD = {"mail": ["a@example.com"], "on": ["at_risk", "late", "failed", "report"]}
+
+
+def run_of(stack: Stack) -> str:
+    return opened(stack).plan.ref.run
+
+
+def message_of(run: str) -> Message:
+    return Message(f"{run}:late", "late", "late", (("Run", run),), "it goes on", "nothing")
+
+
+class Watching(MemoryNotifier):
+    """Says what the ledger held at the moment of sending."""
+
+    def __init__(self, stack: Stack) -> None:
+        super().__init__()
+        self.stack = stack
+        self.could_claim: list[bool] = []
+
+    def send(self, message: Message) -> None:
+        # An event that is written down and claimed is not given out twice within minutes.
+        claim = self.stack.ledger.may_deliver(message.event_id, self.channel, now=self.stack.clock.now())
+        self.could_claim.append(claim)
+        super().send(message)
+
+
+def test_an_event_is_written_down_and_claimed_before_it_is_sent() -> None:
+    stack = stack_of(1)
+    run = run_of(stack)
+    watching = Watching(stack)
+
+    assert tell(stack.ports(notifiers=lambda: (watching,)), run, message_of(run)) == 1
+
+    assert watching.could_claim == [False]
+    assert stack.ledger.deliveries(run) == [(f"{run}:late", "late", "memory")]
+
+
+def test_nobody_hears_a_thing_twice() -> None:
+    stack = stack_of(1)
+    run = run_of(stack)
+
+    told = [tell(stack.ports(), run, message_of(run)) for _ in range(3)]
+
+    assert (told, len(stack.notifier.messages)) == ([1, 0, 0], 1)
+
+
+def test_a_process_that_died_after_sending_repeats_once_at_most() -> None:
+    stack = stack_of(1)
+    run = run_of(stack)
+    for _ in range(4):
+        dies = stack.ports(ledger=KillAt(stack.ledger, 3, "before"))
+        try:
+            tell(dies, run, message_of(run))
+        except Killed:
+            later(stack, minutes=11)
+
+    assert len(stack.notifier.messages) == 2
+
+
+def test_a_channel_that_is_down_fails_nothing_and_silences_no_other() -> None:
+    stack = stack_of(1)
+    run = run_of(stack)
+    mail, slack = MemoryNotifier("mail"), MemoryNotifier("slack")
+    mail.failures = [DOWN]
+
+    told = tell(stack.ports(notifiers=lambda: (mail, slack)), run, message_of(run))
+
+    assert (told, mail.messages, len(slack.messages)) == (1, [], 1)
+
+
+def test_a_channel_that_was_down_is_tried_once_more_later() -> None:
+    stack = stack_of(1)
+    run = run_of(stack)
+    stack.notifier.failures = [DOWN]
+    tell(stack.ports(), run, message_of(run))
+    later(stack, minutes=11)
+
+    assert tell(stack.ports(), run, message_of(run)) == 1
+
+
+@pytest.mark.parametrize(
+    ("to_go", "stands", "kinds"),
+    [
+        (timedelta(hours=3), Lateness.ON_TIME, []),
+        (timedelta(minutes=30), Lateness.AT_RISK, ["at_risk"]),
+        (timedelta(minutes=-5), Lateness.MISSED, ["late"]),
+    ],
+)
+def test_people_hear_before_a_deadline_and_when_it_is_missed(to_go, stands, kinds) -> None:
+    stack = stack_of(1)
+    job = job_of(notify=LOUD, warn_before="1h", deadline={"after": "8h"})
+    shard = opened(stack, job)
+    due = stack.clock.now() + timedelta(hours=4)
+    later(stack, seconds=(timedelta(hours=4) - to_go).total_seconds())
+    run = stack.ledger.run(shard.plan.ref.run)
+
+    for _ in range(2):
+        assert watch_deadline(stack.ports(), job, run, due) is stands
+
+    assert [message.kind for message in stack.notifier.messages] == kinds
+    if kinds:
+        facts = dict(stack.notifier.messages[0].facts)
+        assert facts["Batches"] == "r0-s000 = batch_0 at openai (in_progress)"
+        assert facts["Waiting for"] == "1 of 1 shards, 1 rows"
+
+
+def test_a_run_that_ended_well_reports_once_although_it_is_run_again() -> None:
+    stack = stack_of(2)
+    for _ in range(2):
+        flow.run(stack.ports(), job_of(notify=LOUD), NIGHT)
+
+    (message,) = stack.notifier.messages
+    assert (message.kind, message.title) == ("report", "reviews: 2 answers loaded for 0.0000 USD")
+    assert dict(message.facts)["Loaded"] == "2"
+
+
+def test_an_incomplete_run_says_how_many_rows_wait_and_what_to_do() -> None:
+    stack = stack_of(2)
+    stack.vendor.answer = lambda *_: RESULTS["expired"]
+
+    with pytest.raises(RunIncomplete):
+        flow.run(stack.ports(), job_of(notify=LOUD), NIGHT)
+
+    (message,) = stack.notifier.messages
+    assert (message.kind, message.title) == ("incomplete", "reviews: run incomplete, 2 rows are pending")
+    assert message.happens_next.startswith("The job's next run takes the pending rows first.")
+
+
+def test_a_job_that_wants_no_reports_gets_none() -> None:
+    stack = stack_of(1)
+
+    flow.run(stack.ports(), job_of(notify={"mail": ["a@example.com"], "on": ["late"]}), NIGHT)
+
+    assert stack.notifier.messages == []
