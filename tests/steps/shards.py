@@ -15,7 +15,7 @@ from nightbatch.steps.submit import submit
 from nightbatch.steps.wait import wait
 from tests.memory_stack import NIGHT, Stack, job_of
 
-UNHURRIED = settings(deadline=None, max_examples=20)
+UNHURRIED = settings(deadline=None, max_examples=40)
 """For properties on a machine that has other things to do."""
 USAGE = Usage(input_tokens=10, output_tokens=5)
 
