@@ -9,7 +9,7 @@ import pytest
 from nightbatch import flow
 from nightbatch.core.money import Usage
 from nightbatch.core.result import ErrorKind, Finish, Outcome, Result
-from nightbatch.errors import BatchVanished, RunIncomplete
+from nightbatch.errors import BatchVanished, RunIncomplete, StaleAttempt
 from nightbatch.steps.outcome import Waiting
 from tests.memory_stack import NEXT_NIGHT, NIGHT, KillAt, Killed, Stack, job_of, later
 
@@ -205,6 +205,24 @@ def test_a_batch_that_the_vendor_no_longer_knows_is_left_to_a_person() -> None:
 
     with pytest.raises(BatchVanished):
         flow.advance(stack.ports(), job, ref)
+
+
+def test_a_ledger_that_always_says_stale_makes_a_shard_wait_and_not_spin() -> None:
+    stack = Stack(RECORDS[:3])
+    plan = flow.prepare(stack.ports(), job_of(), NIGHT)
+    job, ref = flow.sealed_job(stack.ports(), plan.run), plan.shards[0].ref
+
+    class Stale:
+        def __getattr__(self, name):
+            return getattr(stack.ledger, name)
+
+        def begin(self, intent, *, now):
+            raise StaleAttempt("r0-s000", expected="attempt 1", found="attempt 2")
+
+    outcome = flow.advance(stack.ports(ledger=Stale()), job, ref)
+
+    assert isinstance(outcome, Waiting)
+    assert outcome.until > stack.clock.now()
 
 
 def test_a_lost_create_reply_is_found_again_and_not_paid_twice() -> None:

@@ -250,8 +250,15 @@ def advance(ports: Ports, job: Job, ref: ShardRef) -> Waiting | Finished:
 
     Safe to call at any time by anybody; what was done is read from the ledger and not done again.
     """
+    before, repeats = None, 0
     while True:
         shard = ports.ledger.shard(ref)
+        repeats = repeats + 1 if shard == before else 0
+        if repeats > 2:
+            # Somebody else has the shard in hand and we only get in each other's way.
+            until = ports.clock.now() + timedelta(seconds=min(5.0, ports.settings.poll_from_s))
+            return Waiting(until, "another process is moving this shard")
+        before = shard
         batch_id = shard.current.batch_id if shard.current else None
         with about(job=job.name, run=ref.run, shard=ref.name, batch=batch_id):
             outcome = _look(ports, job, shard)
