@@ -29,8 +29,8 @@ GIVE_UP_S = 240
 
 def main() -> int:
     """Run the demo; 0 if all that it promises happened."""
-    options = _options()
     _read_dotenv(Path(".env"))
+    options = _options()
     for end in (signal.SIGINT, signal.SIGTERM):  # a shell that starts us in the background has SIGINT ignored
         signal.signal(end, _interrupt)
     console, began = Console(), time.monotonic()
