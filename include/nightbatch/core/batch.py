@@ -61,6 +61,9 @@ class Decision:
 NOT_FOUND_GRACE = timedelta(minutes=15)
 """How long a 404 is taken for a blip. Vendors answer 404 for seconds after a create (anthropic-sdk-python#1432)."""
 
+RESULTS_GRACE = timedelta(hours=6)
+"""How long an ended batch may keep answers that it counts from us; later a person decides whether to pay again."""
+
 
 def decide(state: BatchState, *, now: datetime, last_seen: datetime, grace: timedelta = NOT_FOUND_GRACE) -> Decision:
     """
@@ -75,7 +78,8 @@ def decide(state: BatchState, *, now: datetime, last_seen: datetime, grace: time
         case BatchStatus.ENDED if state.rows_done and not state.result_files and not state.problem:
             # To read it now would find every row missing, and they would be bought again.
             reason = f"batch is {state.vendor_status}, {state.rows_done:,} rows are done, and no result file is there"
-            return Decision(Next.WAIT, reason)
+            is_overdue = state.ended_utc is not None and now - state.ended_utc > RESULTS_GRACE
+            return Decision(Next.VANISHED if is_overdue else Next.WAIT, reason)
         case BatchStatus.ENDED:
             return Decision(Next.COLLECT, f"batch is {state.vendor_status}")
         case BatchStatus.NOT_FOUND if now - last_seen > grace:
