@@ -25,15 +25,6 @@ def state(status: BatchStatus, **more) -> BatchState:
         (BatchStatus.NOT_FOUND, Next.WAIT),
     ],
 )
-def test_answers_that_a_vendor_counts_and_never_shows_end_as_a_persons_decision() -> None:
-    ended = datetime(2026, 11, 21, tzinfo=UTC)
-    state = BatchState("b", BatchStatus.ENDED, "completed", rows_done=10, ended_utc=ended)
-
-    soon, late = (decide(state, now=ended + timedelta(hours=hours), last_seen=ended) for hours in (1, 7))
-
-    assert (soon.next, late.next) == (Next.WAIT, Next.VANISHED)
-
-
 def test_each_status_has_its_next_step(status: BatchStatus, step: Next) -> None:
     assert decide(state(status), now=NOW, last_seen=NOW).next is step
 
@@ -73,3 +64,12 @@ def test_a_batch_refused_for_a_full_queue_waits_for_its_turn() -> None:
 
 def test_a_word_we_do_not_know_is_told() -> None:
     assert "'its word'" in decide(state(BatchStatus.UNKNOWN), now=NOW, last_seen=NOW).reason
+
+
+def test_answers_that_a_vendor_counts_and_never_shows_end_as_a_persons_decision() -> None:
+    ended = datetime(2026, 11, 21, tzinfo=UTC)
+    state = BatchState("b", BatchStatus.ENDED, "completed", rows_done=10, ended_utc=ended)
+
+    soon, late = (decide(state, now=ended + timedelta(hours=hours), last_seen=ended) for hours in (1, 7))
+
+    assert (soon.next, late.next) == (Next.WAIT, Next.VANISHED)
