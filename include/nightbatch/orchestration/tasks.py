@@ -12,6 +12,7 @@ from airflow.sdk import BaseOperator, BaseOperatorLink, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from nightbatch import flow
+from nightbatch.core.batch import BatchState, BatchStatus
 from nightbatch.core.ids import ShardRef
 from nightbatch.errors import RunOverlaps, Terminal
 from nightbatch.job import Job
@@ -20,7 +21,7 @@ from nightbatch.steps.outcome import Waiting
 
 from .connections import task_ports
 from .trigger import ShardTrigger
-from .windows import options_of, window_of
+from .windows import instant, options_of, window_of
 
 RUN_KEY = "run"
 """XCom key under which `prepare` names the run in the ledger."""
@@ -108,6 +109,20 @@ class BatchLink(BaseOperatorLink):
         return getattr(operator, "batch_url", "")
 
 
+def _note_look(ports: Ports, ref: ShardRef, event: Mapping[str, str]) -> None:
+    """
+    Note in the ledger when the trigger last saw the batch.
+
+    It waited for hours and wrote nothing; without this, one 404 now would look like the end of a long absence.
+    """
+    if not event.get("seen_utc"):
+        return
+    attempt = ports.ledger.shard(ref).current
+    if attempt is not None and attempt.batch_id == event["batch_id"]:
+        state = BatchState(event["batch_id"], BatchStatus.RUNNING, attempt.vendor_status)
+        ports.ledger.note_seen(attempt.attempt_id, state, now=instant(event["seen_utc"]))
+
+
 class BatchSensor(BaseOperator):
     """
     Steps 4 to 8 for one shard: submit, wait, collect, validate, load.
@@ -130,6 +145,7 @@ class BatchSensor(BaseOperator):
         ref = ShardRef(self.shard["run"], self.shard["round"], self.shard["shard"])
         with airflow_failures():
             ports = task_ports(self.job)
+            _note_look(ports, ref, event or {})
             job = flow.sealed_job(ports, ref.run)
             outcome = flow.advance(ports, job, ref)
         self._find_link(ports, ref)

@@ -10,9 +10,9 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from nightbatch.adapters.registry import open_provider
-from nightbatch.core.batch import Next, decide
+from nightbatch.core.batch import BatchState, BatchStatus, Next, decide
 from nightbatch.errors import NightbatchError, Transient
-from nightbatch.ports import Settings
+from nightbatch.ports import Connections, Settings
 from nightbatch.steps.wait import next_poll
 
 from .connections import airflow_connections
@@ -33,8 +33,9 @@ class ShardTrigger(BaseTrigger):
     """
     Fires when a batch has ended, or when a time has come.
 
-    It decides nothing and writes nothing: whoever wakes up looks again. It never cancels a batch: clearing a task,
-    marking it, or killing the triggerer leaves the vendor alone, so `on_kill` is left as it is.
+    It decides nothing and writes nothing: whoever wakes up looks again, and notes when this one last saw the batch.
+    It never cancels a batch: clearing a task, marking it, or killing the triggerer leaves the vendor alone, so
+    `on_kill` is left as it is.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class ShardTrigger(BaseTrigger):
         self.until, self.created = until, created
         self.provider, self.connection, self.batch_id = provider, connection, batch_id
         self.poll_from_s, self.poll_to_s, self.request_timeout_s = poll_from_s, poll_to_s, request_timeout_s
+        self.last_seen: datetime | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Give the path and the arguments to make this trigger again in another triggerer."""
@@ -63,7 +65,9 @@ class ShardTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and fire once with the reason."""
         if self.batch_id:
-            yield _event(await self._watch_batch())
+            reason = await self._watch_batch()
+            seen = self.last_seen.isoformat() if self.last_seen else ""
+            yield _event(reason, batch_id=self.batch_id, seen_utc=seen)
         else:
             pause = (datetime.fromisoformat(self.until) - datetime.now(UTC)).total_seconds()
             await asyncio.sleep(max(pause, FIRST_LOOK_S))
@@ -72,7 +76,7 @@ class ShardTrigger(BaseTrigger):
     async def _watch_batch(self) -> str:
         created = datetime.fromisoformat(self.created)
         settings = Settings("", "", poll_from_s=self.poll_from_s, poll_to_s=self.poll_to_s)
-        last_seen, failed, is_first = datetime.now(UTC), 0, True
+        began, failed, is_first = datetime.now(UTC), 0, True
         while True:
             age = datetime.now(UTC) - created
             pause = next_poll(settings, batch_id=self.batch_id, age=age).total_seconds() * 2 ** min(failed, 5)
@@ -90,23 +94,24 @@ class ShardTrigger(BaseTrigger):
                 # Account trouble and the like: the task says it in its own log, where people look.
                 return str(error)
             failed = 0
-            decision = decide(state, now=datetime.now(UTC), last_seen=last_seen)
+            now = datetime.now(UTC)
+            if state.status is not BatchStatus.NOT_FOUND:
+                self.last_seen = now
+            decision = decide(state, now=now, last_seen=self.last_seen or began)
             if decision.next is not Next.WAIT:
                 return decision.reason
-            if "not found" not in decision.reason:
-                last_seen = datetime.now(UTC)
             self.log.info("batch %s: %s", self.batch_id, decision.reason)
 
-    async def _poll(self) -> Any:
+    async def _poll(self) -> BatchState:
         connections = await airflow_connections([self.connection])
         return await asyncio.to_thread(self._poll_now, connections)
 
-    def _poll_now(self, connections: Any) -> Any:
+    def _poll_now(self, connections: Connections) -> BatchState:
         provider = open_provider(
             self.provider, connections(self.connection), request_timeout_s=min(self.request_timeout_s, 60.0)
         )
         return provider.poll(self.batch_id)
 
 
-def _event(reason: str) -> TriggerEvent:
-    return TriggerEvent({"reason": reason})  # type: ignore[no-untyped-call]  # Airflow does not type it
+def _event(reason: str, **more: str) -> TriggerEvent:
+    return TriggerEvent({"reason": reason, **more})  # type: ignore[no-untyped-call]  # Airflow does not type it
