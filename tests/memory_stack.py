@@ -67,7 +67,7 @@ class Stack:
             ),
             "provider": lambda _name, _connection: self.provider,
             "source": self._source,
-            "sink": lambda: self.sink,
+            "sink": lambda _job: self.sink,
             "notifiers": lambda: (self.notifier,),
         }
         return Ports(**{**given, **changes})

@@ -225,6 +225,34 @@ def test_a_ledger_that_always_says_stale_makes_a_shard_wait_and_not_spin() -> No
     assert outcome.until > stack.clock.now()
 
 
+def test_answers_go_where_the_sealed_job_says_also_when_its_file_was_edited_meanwhile() -> None:
+    stack = Stack(RECORDS)
+    refusal = Result("", Outcome.ERRORED, error_kind=ErrorKind.PERMANENT, error_code="400")
+    stack.vendor.answer = lambda messages, _: refusal if messages.user == "text 0" else answered(messages.user)
+    asked: list[str] = []
+
+    def sink(job):
+        asked.append(job.sink.files)
+        return stack.sink
+
+    flow.prepare(stack.ports(), job_of(), NIGHT)
+    flow.run(stack.ports(sink=sink), job_of(sink={"files": "memory/elsewhere"}), NIGHT)
+
+    assert set(asked) == {"memory/answers"}
+
+
+def test_a_dag_that_lost_rounds_mid_run_leaves_no_row_to_a_round_that_never_comes() -> None:
+    stack = Stack(RECORDS[:3])
+    stack.vendor.answer = lambda messages, _: Result("", Outcome.EXPIRED)
+    plan = flow.prepare(stack.ports(), job_of(rounds=2), NIGHT)
+    job = flow.sealed_job(stack.ports(), plan.run)
+    flow.advance(stack.ports(), job, plan.shards[0].ref)
+
+    closed = flow.close_round(stack.ports(), job, plan.run, 0, last=0)
+
+    assert (closed.shards, closed.facts["pending"]) == ((), {"expired": 3})
+
+
 def test_a_lost_create_reply_is_found_again_and_not_paid_twice() -> None:
     stack = Stack(RECORDS[:3])
 
@@ -276,7 +304,7 @@ def test_killed_at_any_call_and_run_again_gives_the_same_rows_cost_and_batches(
 def _killed_once(stack: Stack, port: str, nth: int, when: str) -> bool:
     inner = {"ledger": stack.ledger, "store": stack.store, "provider": stack.provider, "sink": stack.sink}[port]
     dying = KillAt(inner, nth, when)
-    given = {"ledger": dying, "store": dying, "provider": lambda *_: dying, "sink": lambda: dying}[port]
+    given = {"ledger": dying, "store": dying, "provider": lambda *_: dying, "sink": lambda _job: dying}[port]
     try:
         flow.run(stack.ports(**{port: given}), job_of(), NIGHT)
     except Killed:

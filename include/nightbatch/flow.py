@@ -125,10 +125,10 @@ def prepare(
     with about(job=job.name, run=run.run):
         sealed = ports.ledger.sealed(run.run, 0)
         if sealed is None:
-            ports.sink().prepare(context_of(run))
+            ports.sink(job).prepare(context_of(run))
             sealed = _seal_when_quick(ports, job, run, past, options, watch)
             log.info("prepare: %s requests in %d shards", f"{sealed.facts['counts']['requests']:,}", len(sealed.shards))
-        bury(ports, sealed)
+        bury(ports, Job.from_json(sealed.facts["job"]), sealed)
     return sealed
 
 
@@ -172,7 +172,7 @@ def _seal(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch:
         numbers=packing.numbers(run.run, 0),
     )
     with seen() as memory:
-        _learn(ports, memory, options)
+        _learn(ports, job, memory, options)
         window = None if goes_on_from else run.window
         questions = _questions(ports, job, window, options.limit, pending, tally, watch)
         packed = packing.pack(questions, filler, ports.store, folder, seen=memory, tally=tally)
@@ -194,9 +194,9 @@ def _seal(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch:
     return ports.ledger.seal(plan, pending=pending, now=ports.clock.now())
 
 
-def _learn(ports: Ports, memory: Seen, options: Options) -> None:
+def _learn(ports: Ports, job: Job, memory: Seen, options: Options) -> None:
     if not options.refresh:
-        for rows in ports.sink().known():
+        for rows in ports.sink(job).known():
             memory.learn(rows)
 
 
@@ -230,7 +230,7 @@ def look_ahead(ports: Ports, job: Job, window: Window, options: Options | None =
         dry.store, lane, ledger="0" * 8, folder="dry-run", numbers=packing.numbers("dry-run", 0)
     )
     with seen() as memory:
-        _learn(ports, memory, options)
+        _learn(ports, job, memory, options)
         pending = pending_for(ports.ledger, run, limit=options.limit)
         questions = _questions(ports, job, window, options.limit, pending, tally, lambda _: None)
         packed = packing.pack(questions, filler, dry.store, "dry-run", seen=memory, tally=tally)
@@ -291,10 +291,16 @@ def _look(ports: Ports, job: Job, shard: Shard) -> Outcome:
 # --- close_round and finish: steps 9 and 10 -------------------------------------------------------------------
 
 
-def close_round(ports: Ports, job: Job, run: str, number: int) -> RoundPlan:
-    """Seal the round after round `number`: what is sent again, and the fate of the other bad rows."""
+def close_round(ports: Ports, job: Job, run: str, number: int, *, last: int | None = None) -> RoundPlan:
+    """
+    Seal the round after round `number`: what is sent again, and the fate of the other bad rows.
+
+    `last` is the last round that whoever runs this can still send, where that is not the sealed job's: the Dag of
+    an edited job file may have fewer rounds, and rows sealed for one that never comes would wait for ever.
+    """
+    rounds = job.rounds if last is None else min(job.rounds, last)
     with about(job=job.name, run=run):
-        return retry(ports, job, run, seals=number + 1, has_rounds=number < job.rounds)
+        return retry(ports, job, run, seals=number + 1, has_rounds=number < rounds)
 
 
 def finish(ports: Ports, job: Job, run: str, *, link: str = "") -> Books:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
 
 import pyarrow as pa
 
@@ -18,6 +18,9 @@ from .core.request import Endpoint, Messages, RequestSpec
 from .core.result import Result
 from .core.shard import Limits, ShardPlan, ShardState
 from .core.window import Window
+
+if TYPE_CHECKING:
+    from .job import Job
 
 # --- settings of an installation ------------------------------------------------------------------------------
 
@@ -588,5 +591,6 @@ class Ports:
     provider: Callable[[str, str], Provider]
     """(provider name, connection id) -> provider; loads the SDK when called."""
     source: Callable[[], Source]
-    sink: Callable[[], Sink]
+    sink: Callable[[Job], Sink]
+    """The sink of a job as it was sealed, which an edited job file may no longer name."""
     notifiers: Callable[[], Sequence[Notifier]] = tuple

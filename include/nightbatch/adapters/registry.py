@@ -87,9 +87,21 @@ def open_ports(
         prices=_load("nightbatch.adapters.prices:GenaiPrices")(),
         provider=cache(_providers(settings, connections)),
         source=cache(lambda: open_source(job, connections)),
-        sink=cache(lambda: open_sink(job, connections)),
+        sink=_sinks(connections),
         notifiers=cache(lambda: open_notifiers(job, connections)),
     )
+
+
+def _sinks(connections: Connections) -> Callable[[Job], Sink]:
+    opened: dict[str, Sink] = {}
+
+    def sink(job: Job) -> Sink:
+        name = job.to_json()
+        if name not in opened:
+            opened[name] = open_sink(job, connections)
+        return opened[name]
+
+    return sink
 
 
 def _providers(settings: Settings, connections: Connections) -> Callable[[str, str], Provider]:

@@ -190,7 +190,7 @@ class RetryOperator(BaseOperator):
         run = context["ti"].xcom_pull(task_ids="prepare", key=RUN_KEY)
         with airflow_failures():
             ports = task_ports(self.job)
-            plan = flow.close_round(ports, flow.sealed_job(ports, run), run, self.number)
+            plan = flow.close_round(ports, flow.sealed_job(ports, run), run, self.number, last=self.job.rounds)
         self.log.info("run %s: %s", run, {name: plan.facts[name] for name in ("sent_again", "dead", "pending")})
         return shard_refs(plan)
 

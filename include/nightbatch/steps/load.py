@@ -38,7 +38,7 @@ def load(ports: Ports, job: Job, shard: Shard) -> Outcome:
         return Finished(shard.state.value)
     ref = shard.plan.ref
     context = context_of(ports.ledger.run(ref.run))
-    counts = ports.sink().merge(context, ref.name, answers(ports, job, shard))
+    counts = ports.sink(job).merge(context, ref.name, answers(ports, job, shard))
     # A row that gave way to a newer answer is in its place too: the sink holds something at least as good.
     ports.ledger.note_loaded(ref, merged=counts.merged + counts.newer_kept, now=ports.clock.now())
     log.info("load: %s answers merged, %s give way to newer ones", f"{counts.merged:,}", f"{counts.newer_kept:,}")

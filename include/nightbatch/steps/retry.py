@@ -49,16 +49,16 @@ def retry(ports: Ports, job: Job, run: str, *, seals: int, has_rounds: bool) -> 
     sealed = ports.ledger.sealed(run, seals)
     if sealed is None:
         sealed = _seal(ports, job, run, seals, has_rounds=has_rounds)
-    bury(ports, sealed)
+    bury(ports, job, sealed)
     return sealed
 
 
-def bury(ports: Ports, plan: RoundPlan) -> None:
-    """Write the dead letters of a sealed round into the sink; a second time changes nothing."""
+def bury(ports: Ports, job: Job, plan: RoundPlan) -> None:
+    """Write the dead letters of a sealed round into the sealed job's sink; a second time changes nothing."""
     if plan.facts["dead_name"]:
         part = f"retry-{plan.round}" if plan.round else "prepare"
         batches = read_batches(ports.store, str(plan.facts["dead_name"]))
-        ports.sink().bury(context_of(ports.ledger.run(plan.run)), part, batches)
+        ports.sink(job).bury(context_of(ports.ledger.run(plan.run)), part, batches)
 
 
 def _seal(ports: Ports, job: Job, run: str, seals: int, *, has_rounds: bool) -> RoundPlan:

@@ -81,7 +81,7 @@ def settle(ports: Ports, job: Job, run_name: str) -> Books:
     if run.state == "open":
         # The task that sealed a round may have died, or failed for good, before the sink had its dead letters.
         for plan in rounds_of(ports, run.run):
-            bury(ports, plan)
+            bury(ports, job, plan)
     books = add_up(ports, run)
     problem = _judge(job, run, books, ports.ledger.shards(run_name))
     books.state = _state(books, problem)
