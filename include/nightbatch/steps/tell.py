@@ -58,13 +58,13 @@ def late_message(
 ) -> Message:
     """Say what is late or about to be, by how much, and which batches it waits for."""
     waiting = [shard for shard in shards if shard.state not in (ShardState.LOADED, ShardState.HELD)]
-    minutes = abs((now - due).total_seconds()) / 60
+    span = _span(abs((now - due).total_seconds()))
     if kind == "late":
         title = f"{run.job}: deadline (SLA) missed"
-        when = f"{due:%Y-%m-%d %H:%M} UTC, missed by {minutes:.0f} min"
+        when = f"{due:%Y-%m-%d %H:%M} UTC, missed by {span}"
     else:
         title = f"{run.job}: deadline (SLA) at risk"
-        when = f"{due:%Y-%m-%d %H:%M} UTC, in {minutes:.0f} min"
+        when = f"{due:%Y-%m-%d %H:%M} UTC, in {span}"
     rows = sum(shard.plan.rows for shard in waiting)
     reserved, spent = ports.ledger.spent(run.run)
     return Message(
@@ -86,6 +86,10 @@ def late_message(
         ),
         link=link or ports.settings.ui_base_url,
     )
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:,.0f} min"
 
 
 def _batch_words(shard: Shard) -> str:
@@ -110,7 +114,7 @@ def _report(ports: Ports, run: Run, books: Books, link: str) -> Message:
     return Message(
         event_id=f"{run.run}:report",
         kind="report",
-        title=f"{run.job}: {books.good:,} answers loaded for {books.cost_usd:.4f} USD",
+        title=f"{run.job}: {books.merged:,} answers loaded for {books.cost_usd:.4f} USD",
         facts=(("Window", str(run.window)), ("Run", run.run), *book_facts(books)),
         happens_next="Nothing; the run is complete.",
         to_do="Nothing.",
