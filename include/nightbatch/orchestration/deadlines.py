@@ -23,7 +23,7 @@ from nightbatch.job import Job
 from nightbatch.ports import Ports
 
 from .connections import trigger_ports
-from .windows import instant
+from .windows import instant, plain
 
 
 @deadline_reference(DeadlineReference.TYPES.DAGRUN_CREATED)
@@ -64,14 +64,15 @@ class JobDeadline(BaseDeadlineReference):
 
     def due(self, conf: dict[str, Any], interval_end: datetime | None) -> datetime | None:
         """Give the instant: the run's own deadline, else the job's after the window's end."""
+        rule = self._rule()
         try:
             if conf.get("deadline"):
                 return instant(conf["deadline"])
-            end = instant(conf["window_end"]) if conf.get("window_end") else interval_end
-        except (TypeError, ValueError):
+            if conf.get("window_end"):
+                interval_end = instant(conf["window_end"])
+            return rule.due(plain(interval_end)) if rule is not None and interval_end is not None else None
+        except (TypeError, ValueError, OverflowError):
             return None
-        rule = self._rule()
-        return rule.due(end) if rule is not None and end is not None else None
 
     def _rule(self) -> DeadlineRule | None:
         if self.at:
@@ -112,7 +113,7 @@ async def tell_deadline(job: str, kind: str, context: dict[str, Any] | None = No
     ports = await trigger_ports(loaded)
     details = (context or {}).get("dag_run", {})
     moment = (context or {}).get("deadline", {}).get("deadline_time")
-    at = instant(moment) if isinstance(moment, str) else moment or ports.clock.now()
+    at = instant(moment) if isinstance(moment, str) else plain(moment) if moment else ports.clock.now()
     due = at + loaded.warn_before if kind == "at_risk" else at
     await asyncio.to_thread(_tell, ports, loaded, kind, due, details)
 

@@ -69,8 +69,7 @@ def window_of(context: Mapping[str, Any]) -> Window:
             "Give both Window start and Window end, or trigger the run with a logical date.",
         )
         raise JobInvalid("the trigger form", [problem])
-    # Airflow's times are pendulum's, and not every database driver knows these.
-    return _window(instant(first.isoformat()), instant(last.isoformat()))
+    return _window(plain(first), plain(last))
 
 
 def _window(start: datetime, end: datetime) -> Window:
@@ -92,6 +91,16 @@ def instant(text: str) -> datetime:
     """Read a time of the trigger form, in UTC where it names no zone."""
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def plain(moment: datetime) -> datetime:
+    """
+    Turn one of Airflow's times into Python's own.
+
+    They are pendulum's: not every database driver knows these, and in `datetime.UTC` they lose their zone when a span
+    is added to them.
+    """
+    return instant(moment.isoformat())
 
 
 def options_of(context: Mapping[str, Any]) -> Options:
