@@ -195,9 +195,8 @@ def _seal(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch:
 
 
 def _learn(ports: Ports, job: Job, memory: Seen, options: Options) -> None:
-    if not options.refresh:
-        for rows in ports.sink(job).known():
-            memory.learn(rows)
+    for rows in ports.sink(job).known():
+        memory.learn(rows, asks_anew=options.refresh)
 
 
 def _questions(

@@ -177,8 +177,12 @@ class Sink(Protocol):
     def bury(self, context: SinkContext, part: str, batches: Iterable[pa.RecordBatch]) -> int:
         """Write dead letters (`DEAD_SCHEMA`), keyed by run and key; the same part twice changes nothing."""
 
-    def known(self) -> Iterator[list[tuple[str, str]]]:
-        """Stream (key, fingerprint) of every answer in the sink, in chunks. Empty where there is no sink yet."""
+    def known(self) -> Iterator[list[tuple[str, str, datetime]]]:
+        """
+        Stream (key, fingerprint, window end) of every answer in the sink, in chunks.
+
+        Empty where there is no sink yet.
+        """
 
     @property
     def identity(self) -> str:

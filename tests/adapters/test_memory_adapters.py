@@ -88,7 +88,7 @@ def test_known_gives_the_fingerprint_of_every_answer() -> None:
     chunks = list(sink.known())
 
     assert [len(chunk) for chunk in chunks] == [1000, 1000, 500]
-    assert chunks[0][0] == ("k0000", "f-x")
+    assert chunks[0][0] == ("k0000", "f-x", about().window.end)
 
 
 def test_dead_letters_are_keyed_by_run_and_key() -> None:

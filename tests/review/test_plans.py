@@ -10,6 +10,7 @@ import pytest
 from nightbatch import flow
 from nightbatch.core.money import Usage
 from nightbatch.core.result import Outcome, Result
+from nightbatch.core.window import Window
 from nightbatch.errors import RunFailed, RunIncomplete, RunOverlaps, StorageUnavailable
 from tests.memory_stack import NEXT_NIGHT, NIGHT, KillAt, Killed, Stack, job_of
 
@@ -24,6 +25,10 @@ def answered(text: str) -> Result:
 def expire(*texts: str):
     """Give a vendor that never answers these questions."""
     return lambda messages, _: Result("", Outcome.EXPIRED) if messages.user in texts else answered(messages.user)
+
+
+def night_after(window: Window) -> Window:
+    return Window(window.end, window.end + timedelta(days=1))
 
 
 def echo(messages, _times) -> Result:
@@ -180,6 +185,45 @@ def test_of_two_pending_rows_of_one_key_the_newer_window_counts() -> None:
 
     assert stack.answers() == {"k": "new"}
     assert (books.from_pending, books.superseded, books.requests) == (2, 1, 1)
+
+
+@pytest.mark.parametrize("refresh", [False, True])
+def test_a_pending_row_never_takes_the_place_of_a_newer_answer(refresh: bool) -> None:
+    """Two windows run at once: the newer one answers the keys, and the older one leaves its records pending."""
+    stack, job, plans = Stack([]), job_of(rounds=0), {}
+    for window, text in ((NIGHT, "old"), (NEXT_NIGHT, "new")):
+        stack.records = [("k", text), ("twin", text)]
+        plans[window] = flow.prepare(stack.ports(), job, window)
+    stack.vendor.answer = expire("old")
+    flow.run(stack.ports(), job, NEXT_NIGHT)
+    with pytest.raises(RunIncomplete):
+        flow.run(stack.ports(), job, NIGHT)
+    stack.vendor.answer, stack.records = echo, []
+
+    books = flow.run(stack.ports(), job, night_after(NEXT_NIGHT), flow.Options(refresh=refresh))
+
+    assert stack.answers() == {"k": "new", "twin": "new"}
+    assert (books.from_pending, books.superseded, books.requests) == (2, 2, 0)
+
+
+def test_a_row_that_is_pending_again_is_still_as_old_as_its_record() -> None:
+    """It went through a later run than the one that answers its key meanwhile."""
+    stack, job = Stack([]), job_of(rounds=1)
+    for window, text in ((NIGHT, "old"), (NEXT_NIGHT, "new")):
+        stack.records = [("k", text), ("twin", text)]
+        flow.prepare(stack.ports(), job, window)
+    stack.vendor.answer, stack.records = expire("old"), []
+    third = night_after(NEXT_NIGHT)
+    for window in (NIGHT, third):
+        with pytest.raises(RunIncomplete):
+            flow.run(stack.ports(), job, window)
+    stack.vendor.answer = echo
+    flow.run(stack.ports(), job, NEXT_NIGHT)
+
+    books = flow.run(stack.ports(), job, night_after(third))
+
+    assert stack.answers() == {"k": "new", "twin": "new"}
+    assert (books.from_pending, books.superseded, books.requests) == (2, 2, 0)
 
 
 def test_two_windows_that_are_prepared_at_once_share_the_pending_rows_and_both_go_on() -> None:

@@ -19,7 +19,7 @@ from nightbatch.steps.lanes import open_lane
 from nightbatch.steps.parquet import read_rows
 from nightbatch.steps.pull import Question, Tally
 from nightbatch.steps.seen import seen
-from tests.memory_stack import Stack, job_of
+from tests.memory_stack import NEXT_NIGHT, NIGHT, Stack, job_of
 from tests.steps.shards import UNHURRIED
 
 PORTS = Stack([]).ports()
@@ -104,7 +104,7 @@ def test_the_first_record_of_a_run_owns_its_key() -> None:
 def test_what_the_sink_holds_already_is_not_sent() -> None:
     first = Question("k1", Messages("", "a"))
     store, _, packed = pack([first])
-    known = rows_in(store, packed.shards[0].index_name, ("key", "fingerprint"))
+    known = [(*row, NIGHT.end) for row in rows_in(store, packed.shards[0].index_name, ("key", "fingerprint"))]
 
     _, tally, packed = pack([first, Question("k2", Messages("", "b"))], known=known)
 
@@ -117,6 +117,15 @@ def test_a_pending_row_gives_way_to_the_windows_own_record() -> None:
     _, tally, _ = pack([new, old])
 
     assert (tally.requests, tally.superseded, tally.unrenderable) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(("answered", "superseded"), [(NIGHT, 0), (NEXT_NIGHT, 1)])
+def test_a_pending_row_gives_way_to_an_answer_of_a_later_window_only(answered, superseded) -> None:
+    old = Question("k1", Messages("", "old"), was_pending=True, window_end=NIGHT.end)
+
+    _, tally, _ = pack([old], known=[("k1", "print of another question", answered.end)])
+
+    assert (tally.requests, tally.superseded) == (1 - superseded, superseded)
 
 
 def test_a_question_that_no_shard_could_hold_is_a_dead_letter() -> None:

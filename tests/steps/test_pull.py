@@ -71,12 +71,12 @@ def test_pending_rows_come_back_as_they_were_rendered() -> None:
     store, tally = MemoryStore(), Tally()
     with row_writer(store, "p.parquet", PENDING_SCHEMA) as out:
         for number in range(1_200):
-            out.add((f"k{number}", "f", "system", f"text {number}", "expired", 0))
+            out.add((f"k{number}", "f", "system", f"text {number}", "expired", 0, NIGHT.end))
 
     parts = list(pull_pending(store, [PendingFile("run", "p.parquet", 1_200)], tally))
 
     questions = [question for part in parts for question in part]
     assert [question.messages.user for question in questions] == [f"text {number}" for number in range(1_200)]
-    assert all(question.was_pending for question in questions)
+    assert all(question.was_pending and question.window_end == NIGHT.end for question in questions)
     assert (tally.from_pending, tally.pulled) == (1_200, 0)
     assert max(map(len, parts)) <= 500

@@ -175,12 +175,12 @@ class MemorySink:
             self.dead.update({(context.run, row["key"]): row for row in rows})
         return len(rows)
 
-    def known(self) -> Iterator[list[tuple[str, str]]]:
-        """Stream (key, fingerprint) of every answer, sorted by key, in chunks."""
+    def known(self) -> Iterator[list[tuple[str, str, datetime]]]:
+        """Stream (key, fingerprint, window end) of every answer, sorted by key, in chunks."""
         with self._lock:
-            pairs = sorted((key, row["fingerprint"]) for key, row in self.answers.items())
-        for start in range(0, len(pairs), _KNOWN_CHUNK):
-            yield pairs[start : start + _KNOWN_CHUNK]
+            rows = sorted((key, row["fingerprint"], row["window"].end) for key, row in self.answers.items())
+        for start in range(0, len(rows), _KNOWN_CHUNK):
+            yield rows[start : start + _KNOWN_CHUNK]
 
     @property
     def identity(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,9 @@ from .outcome import Finished, Moved, Outcome
 from .parquet import ROWS_AT_A_TIME, read_rows, to_batch
 
 log = logger(__name__)
+
+Copies = dict[str, list[tuple[str, datetime | None]]]
+"""Fingerprint -> (key, window end) of the records that ask the same; no end for the run's own window."""
 
 _COLUMNS = (
     "kind",
@@ -67,12 +71,12 @@ def answers(ports: Ports, job: Job, shard: Shard) -> Iterator[pa.RecordBatch]:
         yield to_batch(rows, ANSWER_SCHEMA)
 
 
-def _answer_rows(job: Job, shard: Shard, row: list[Any], copies: dict[str, list[str]]) -> Iterator[tuple[Any, ...]]:
+def _answer_rows(job: Job, shard: Shard, row: list[Any], copies: Copies) -> Iterator[tuple[Any, ...]]:
     key, fingerprint, answer, model, custom_id, *tokens, cost = row
     plan = shard.plan
     where = (plan.provider, model, job.prompt_version, plan.ref.round, custom_id)
     yield (key, fingerprint, answer, *where, None, *tokens, cost)
-    for copy in copies.get(fingerprint, ()):
+    for copy, _ in copies.get(fingerprint, ()):
         # The answer was paid once, so its copies cost nothing.
         yield (copy, fingerprint, answer, *where, key, 0, 0, 0, cost * 0)
 
@@ -82,13 +86,13 @@ def _good_fingerprints(ports: Ports, shard: Shard) -> set[str]:
     return {fingerprint for kind, fingerprint in rows if kind == VerdictKind.GOOD}
 
 
-def duplicates_of(ports: Ports, run: str, fingerprints: set[str]) -> dict[str, list[str]]:
-    """Give the keys that ask the same as these questions: fingerprint -> keys. Memory: those that match."""
+def duplicates_of(ports: Ports, run: str, fingerprints: set[str]) -> Copies:
+    """Give the records that ask the same as these questions. Memory: those that match."""
     sealed = ports.ledger.sealed(run, 0)
     name = sealed.facts.get("duplicates_name", "") if sealed else ""
-    found: dict[str, list[str]] = {}
+    found: Copies = {}
     if name and fingerprints:
-        for key, fingerprint in read_rows(ports.store, name, ("key", "fingerprint")):
+        for key, fingerprint, end in read_rows(ports.store, name, ("key", "fingerprint", "window_end")):
             if fingerprint in fingerprints:
-                found.setdefault(fingerprint, []).append(key)
+                found.setdefault(fingerprint, []).append((key, end))
     return found

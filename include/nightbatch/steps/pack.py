@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 import pyarrow as pa
 
@@ -21,11 +22,21 @@ from .parquet import RowWriter, row_writer
 from .pull import Question, Tally
 from .seen import Seen
 
-INDEX_SCHEMA = pa.schema([("key", pa.string()), ("fingerprint", pa.string()), ("sends", pa.int32())])
-"""One row a request, in the order of the request file. `sends` counts this sending too."""
+WINDOW_END = pa.timestamp("us", tz="UTC")
 
-DUPLICATE_SCHEMA = pa.schema([("key", pa.string()), ("fingerprint", pa.string()), ("twin_key", pa.string())])
-"""Records whose question another record of the run asks already."""
+INDEX_SCHEMA = pa.schema(
+    [("key", pa.string()), ("fingerprint", pa.string()), ("sends", pa.int32()), ("window_end", WINDOW_END)]
+)
+"""
+One row a request, in the order of the request file. `sends` counts this sending too.
+
+`window_end` is that of the window in which an earlier run pulled the record; null for the run's own records.
+"""
+
+DUPLICATE_SCHEMA = pa.schema(
+    [("key", pa.string()), ("fingerprint", pa.string()), ("twin_key", pa.string()), ("window_end", WINDOW_END)]
+)
+"""Records whose question another record of the run asks already; `window_end` as in the index."""
 
 ENVELOPE_BYTES = 600
 """Generous bound of what a vendor's own wrapping adds to the tokens of one request, in bytes."""
@@ -58,11 +69,13 @@ class ShardWriter:
         """Give the line that the next request would be."""
         return self._lane.encoder.line(f"{self._prefix}{self.rows}", body)
 
-    def add(self, line: bytes, body_bytes: int, *, key: str, fingerprint: str, sends: int) -> None:
+    def add(
+        self, line: bytes, body_bytes: int, *, key: str, fingerprint: str, sends: int, window_end: datetime | None
+    ) -> None:
         """Append a request."""
         self._file.write(line)
         self._sha.update(line)
-        self._index.add((key, fingerprint, sends))
+        self._index.add((key, fingerprint, sends, window_end))
         self.rows += 1
         self.size_bytes += len(line)
         self._body_bytes += body_bytes
@@ -117,7 +130,7 @@ class ShardFiller:
         """Say whether no shard could hold this request."""
         return len(body) + ENVELOPE_BYTES > self.lane.limits.max_bytes
 
-    def add(self, body: bytes, *, key: str, fingerprint: str, sends: int) -> None:
+    def add(self, body: bytes, *, key: str, fingerprint: str, sends: int, window_end: datetime | None = None) -> None:
         """Append a request, in a new shard where the current one is full."""
         writer = self._open or self._next()
         line = writer.line(body)
@@ -125,7 +138,7 @@ class ShardFiller:
             self.plans.append(writer.close())
             writer = self._next()
             line = writer.line(body)
-        writer.add(line, len(body), key=key, fingerprint=fingerprint, sends=sends)
+        writer.add(line, len(body), key=key, fingerprint=fingerprint, sends=sends, window_end=window_end)
 
     def _next(self) -> ShardWriter:
         ref = next(self._numbers)
@@ -204,15 +217,20 @@ def _place(
             return None
         detail = "an earlier record of this run has the key"
         return _bury(question, Reason.DUPLICATE_KEY, detail, dead, seen=seen, tally=tally)
+    if question.window_end is not None and seen.is_answered_later(question.key, question.window_end):
+        # Another window's run has answered a newer record of this key meanwhile. Asked in this run, the older
+        # record's answer would take the newer one's place.
+        tally.superseded += 1
+        return None
     if seen.is_unchanged(question.key, print_):
         tally.unchanged += 1
         return None
     twin = seen.twin_of(print_, question.key)
     if twin is not None:
         tally.duplicates += 1
-        return duplicates.add((question.key, print_, twin))
+        return duplicates.add((question.key, print_, twin, question.window_end))
     tally.requests += 1
-    return filler.add(body, key=question.key, fingerprint=print_, sends=1)
+    return filler.add(body, key=question.key, fingerprint=print_, sends=1, window_end=question.window_end)
 
 
 def _bury(question: Question, reason: Reason, detail: str, dead: RowWriter, *, seen: Seen, tally: Tally) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from nightbatch.core.request import Messages
@@ -29,7 +30,7 @@ class Tally:
     unchanged: int = 0
     duplicates: int = 0
     superseded: int = 0
-    """Pending rows of an earlier run whose record this window holds anew."""
+    """Pending rows whose key this window holds anew, or whose key the sink has an answer for of a later window."""
     unrenderable: int = 0
     requests: int = 0
     dead_reasons: dict[str, int] = field(default_factory=dict)
@@ -44,6 +45,8 @@ class Question:
     reason: Reason = Reason.NONE
     detail: str = ""
     was_pending: bool = False
+    window_end: datetime | None = None
+    """The end of the window that a pending row's record was pulled in; None for the run's own window."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,8 @@ def pull_pending(store: Store, files: list[PendingFile], tally: Tally) -> Iterat
     """Stream the rows that earlier runs of the job left pending, as they were rendered then."""
     for file in files:
         batch: list[Question] = []
-        for key, system, user in read_rows(store, file.name, ("key", "system", "user")):
-            batch.append(Question(key, Messages(system, user), was_pending=True))
+        for key, system, user, end in read_rows(store, file.name, ("key", "system", "user", "window_end")):
+            batch.append(Question(key, Messages(system, user), was_pending=True, window_end=end))
             if len(batch) >= 500:
                 tally.from_pending += len(batch)
                 yield batch

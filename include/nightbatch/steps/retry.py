@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -19,8 +20,8 @@ from nightbatch.logs import logger
 from nightbatch.ports import DEAD_SCHEMA, PendingFile, Ports, RoundPlan, Shard
 
 from .lanes import open_lane
-from .load import context_of, duplicates_of
-from .pack import ShardFiller, filling, numbers
+from .load import Copies, context_of, duplicates_of
+from .pack import WINDOW_END, ShardFiller, filling, numbers
 from .parquet import RowWriter, read_batches, read_rows, row_writer
 from .validate import lines
 
@@ -34,9 +35,10 @@ PENDING_SCHEMA = pa.schema(
         ("user", pa.string()),
         ("reason", pa.string()),
         ("round", pa.int32()),
+        ("window_end", WINDOW_END),
     ]
 )
-"""Rows that wait for the job's next run, as they were rendered."""
+"""Rows that wait for the job's next run, as they were rendered; `window_end` is that of the window that held them."""
 
 
 def retry(ports: Ports, job: Job, run: str, *, seals: int, has_rounds: bool) -> RoundPlan:
@@ -140,6 +142,7 @@ class _Sorting:
     def __post_init__(self) -> None:
         self._fillers: dict[tuple[int, int | None, str], ShardFiller] = {}
         self._numbers = numbers(self.run, self.seals)
+        self._own_end = self.ports.ledger.run(self.run).window.end
 
     def sort(self, shard: Shard) -> None:
         """Give every bad row of a shard its fate; memory is the shard's bad rows, without their texts."""
@@ -150,12 +153,15 @@ class _Sorting:
         unsent = {it.fingerprint for row, it in bad.items() if fates[row].fate is not Fate.SEND}
         copies = duplicates_of(self.ports, self.run, unsent)
         read_back = self._reader(shard)
+        ends = read_rows(self.ports.store, shard.plan.index_name, ("window_end",))
         with filling(*self._fillers.values()):
-            for row, line in enumerate(lines(self.ports.store, shard.plan.requests_name)):
+            for row, (line, (end,)) in enumerate(
+                zip(lines(self.ports.store, shard.plan.requests_name), ends, strict=True)
+            ):
                 if row in bad and fates[row].fate is Fate.SEND:
-                    self._send(shard, bad[row], fates[row], read_back(line))
+                    self._send(shard, bad[row], fates[row], read_back(line), end)
                 elif row in bad and fates[row].fate is Fate.PENDING:
-                    self._set_aside(shard, bad[row], read_back(line), copies)
+                    self._set_aside(shard, bad[row], read_back(line), end, copies)
         self._bury(shard, {row for row in bad if fates[row].fate is Fate.DEAD}, copies)
 
     def close(self) -> Iterator[Any]:
@@ -204,12 +210,12 @@ class _Sorting:
             return Choice(Fate.SEND, other) if other < len(self.job.models) else Choice(Fate.DEAD)
         return choice
 
-    def _send(self, shard: Shard, row: _BadRow, choice: Choice, messages: Messages) -> None:
+    def _send(self, shard: Shard, row: _BadRow, choice: Choice, messages: Messages, end: datetime | None) -> None:
         filler = self._filler(shard, choice)
         if choice.hint:
             messages = Messages(messages.system, f"{messages.user}\n\n{choice.hint}")
         body = filler.encode(messages)
-        filler.add(body, key=row.key, fingerprint=row.fingerprint, sends=row.sends + 1)
+        filler.add(body, key=row.key, fingerprint=row.fingerprint, sends=row.sends + 1, window_end=end)
         self.sent[row.reason.value] += 1
 
     def _filler(self, shard: Shard, choice: Choice) -> ShardFiller:
@@ -242,15 +248,15 @@ class _Sorting:
 
         return read_back
 
-    def _set_aside(self, shard: Shard, row: _BadRow, messages: Messages, copies: dict[str, list[str]]) -> None:
+    def _set_aside(self, shard: Shard, row: _BadRow, messages: Messages, end: datetime | None, copies: Copies) -> None:
         rest = (row.fingerprint, messages.system, messages.user, row.reason.value, shard.plan.ref.round)
-        self.pending.add((row.key, *rest))
+        self.pending.add((row.key, *rest, end or self._own_end))
         self.waiting[row.reason.value] += 1
-        for copy in copies.get(row.fingerprint, ()):
-            self.pending.add((copy, *rest))
+        for copy, its_end in copies.get(row.fingerprint, ()):
+            self.pending.add((copy, *rest, its_end or self._own_end))
             self.copies_pending += 1
 
-    def _bury(self, shard: Shard, rows: set[int], copies: dict[str, list[str]]) -> None:
+    def _bury(self, shard: Shard, rows: set[int], copies: Copies) -> None:
         if not rows:
             return
         names = (
@@ -264,6 +270,6 @@ class _Sorting:
             rest = (reason, detail, raw, model, shard.plan.ref.round, custom_id)
             self.dead.add((key, fingerprint, *rest, None, cost))
             self.buried[reason] += 1
-            for copy in copies.get(fingerprint, ()):
+            for copy, _ in copies.get(fingerprint, ()):
                 self.dead.add((copy, fingerprint, *rest, key, cost * 0))
                 self.copies_dead += 1

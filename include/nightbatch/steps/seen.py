@@ -5,13 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 
 class Seen:
     """
-    Three sets too large for memory: (key, fingerprint) in the sink, keys of this run, fingerprints of this run.
+    Three sets too large for memory: the sink's answers, keys of this run, fingerprints of this run.
 
     An SQLite file of its own, thrown away after the run; its cache is bounded at 32 MB.
     """
@@ -21,20 +22,32 @@ class Seen:
         self._db.executescript(
             """
             PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-32768;
-            CREATE TABLE known (key TEXT PRIMARY KEY, fingerprint TEXT) WITHOUT ROWID;
+            CREATE TABLE known (key TEXT PRIMARY KEY, fingerprint TEXT, window_end REAL) WITHOUT ROWID;
             CREATE TABLE keys (key TEXT PRIMARY KEY) WITHOUT ROWID;
             CREATE TABLE prints (fingerprint TEXT PRIMARY KEY, key TEXT) WITHOUT ROWID;
             """
         )
 
-    def learn(self, rows: Sequence[tuple[str, str]]) -> None:
-        """Take in (key, fingerprint) of good answers that the sink already holds."""
-        self._db.executemany("INSERT OR REPLACE INTO known VALUES (?, ?)", rows)
+    def learn(self, rows: Sequence[tuple[str, str, datetime]], *, asks_anew: bool = False) -> None:
+        """
+        Take in (key, fingerprint, window end) of good answers that the sink already holds.
+
+        With `asks_anew` no question counts as unchanged; how old the answers are is still known.
+        """
+        self._db.executemany(
+            "INSERT OR REPLACE INTO known VALUES (?, ?, ?)",
+            ((key, None if asks_anew else print_, end.timestamp()) for key, print_, end in rows),
+        )
 
     def is_unchanged(self, key: str, fingerprint: str) -> bool:
         """Say whether the sink already holds the answer to exactly this question."""
         row = self._db.execute("SELECT fingerprint FROM known WHERE key = ?", (key,)).fetchone()
         return row is not None and row[0] == fingerprint
+
+    def is_answered_later(self, key: str, window_end: datetime) -> bool:
+        """Say whether the sink's answer for a key is of a window that ends later than this."""
+        row = self._db.execute("SELECT window_end FROM known WHERE key = ?", (key,)).fetchone()
+        return row is not None and bool(row[0] > window_end.timestamp())
 
     def is_new_key(self, key: str) -> bool:
         """Remember a key; False where this run has seen it before."""

@@ -29,7 +29,7 @@ def warehouse(request: pytest.FixtureRequest, postgres_server: Any, tmp_path: Pa
 
 
 def known(sink: Sink) -> dict[str, str]:
-    return {key: fingerprint for chunk in sink.known() for key, fingerprint in chunk}
+    return {key: fingerprint for chunk in sink.known() for key, fingerprint, _ in chunk}
 
 
 def columns_of(warehouse: Warehouse, table: str) -> list[str]:
@@ -236,6 +236,17 @@ def test_known_streams_every_answer_and_is_empty_before_there_is_a_sink(warehous
 
     assert max(len(chunk) for chunk in chunks) == 10_000
     assert known(sink) == {key: f"f-{text}" for key, text in many.items()}
+
+
+def test_known_says_of_which_window_each_answer_is(warehouse: Warehouse) -> None:
+    sink = warehouse.sink()
+    sink.prepare(about())
+    sink.merge(about(day=1), "s", [answers({"a": "new"})])
+    sink.merge(about(), "s", [answers({"a": "old", "b": "old"})])
+
+    rows = sorted(row for chunk in sink.known() for row in chunk)
+
+    assert rows == [("a", "f-new", about(day=1).window.end), ("b", "f-old", about().window.end)]
 
 
 def test_dead_letters_are_kept_by_run_and_key(warehouse: Warehouse) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import duckdb
@@ -17,6 +18,8 @@ from nightbatch.ports import Connection, MergeCounts, SinkContext
 
 KNOWN_ROWS = 10_000
 """Rows of a chunk of `known`."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 TYPES: dict[Kind, str] = {
     Kind.TEXT: "VARCHAR",
@@ -112,18 +115,19 @@ class DuckDBSink:
             database.execute(self._filled(_MERGE, self.layout.dead)).fetchall()
         return offered
 
-    def known(self) -> Iterator[list[tuple[str, str]]]:
-        """Stream (key, fingerprint) of every answer; see `Sink.known`."""
+    def known(self) -> Iterator[list[tuple[str, str, datetime]]]:
+        """Stream (key, fingerprint, window end) of every answer; see `Sink.known`."""
         if not file_of(self._connection).exists():
             return
         key, table = _quoted(self.layout.key_column), _identifier(self.layout.answers)
-        query = f"SELECT {key}, nb_fingerprint FROM {table}"  # noqa: S608 - quoted names, no values
+        # As a number, because DuckDB makes a time with a zone only with the help of pytz.
+        query = f"SELECT {key}, nb_fingerprint, epoch_us(nb_window_end) FROM {table}"  # noqa: S608 - quoted names, no values
         with translated(self.identity, BadSink), connected(self._connection, read_only=True) as database:
             if not database.execute(_FIND, _names(self.layout.answers)).fetchall():
                 return
             rows = database.execute(query)
             while chunk := rows.fetchmany(KNOWN_ROWS):
-                yield chunk
+                yield [(key, print_, _EPOCH + timedelta(microseconds=end_us)) for key, print_, end_us in chunk]
 
     def _prepare_table(self, database: duckdb.DuckDBPyConnection, table: Table, job: str) -> None:
         kind = database.execute(_FIND, _names(table)).fetchall()

@@ -6,6 +6,7 @@ The layout and the rule "the latest per key wins" are a contract, documented in 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -106,9 +107,9 @@ class FileSink:
         typed = (dead_batch(batch, context, key_column=self._key_column) for batch in batches)
         return write_part(self._store, name, typed, dead_schema(self._key_column), json_columns=frozenset())
 
-    def known(self) -> Iterator[list[tuple[str, str]]]:
+    def known(self) -> Iterator[list[tuple[str, str, datetime]]]:
         """
-        Stream (key, fingerprint) of the winning answers, in chunks, in no particular order.
+        Stream (key, fingerprint, window end) of the winning answers, in chunks, in no particular order.
 
         Memory: about 250 MB at most; then the disk of the temporary folder, about 100 bytes a row.
         """

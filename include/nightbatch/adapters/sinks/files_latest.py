@@ -6,6 +6,7 @@ import tempfile
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ import pyarrow as pa
 
 from nightbatch.adapters.object_store import ObjectStore
 from nightbatch.adapters.sinks.columns import ARROW_TYPES, BOOKKEEPING, Kind
-from nightbatch.adapters.sinks.files_layout import parts_of, read_marker
+from nightbatch.adapters.sinks.files_layout import parts_of, rank_of, read_marker
 from nightbatch.adapters.sources.formats import Wanted, format_of, read_records
 from nightbatch.errors import BadSink, BadSource
 from nightbatch.ports import Connection
 
 _ROWS_AT_ONCE = 10_000
-_WINNERS = "SELECT key, arg_max(fingerprint, rank) FROM read_parquet(?) GROUP BY key"
+_WINNERS = "SELECT key, arg_max(fingerprint, rank), max(rank) FROM read_parquet(?) GROUP BY key"
 
 
 def read_latest(uri: str, connection: Connection | None = None) -> pa.Table:
@@ -45,14 +46,15 @@ def read_latest(uri: str, connection: Connection | None = None) -> pa.Table:
     return pa.concat_tables(tables) if tables else _schema(kinds).empty_table()
 
 
-def winners(store: ObjectStore) -> Iterator[list[tuple[str, str]]]:
-    """Stream (key, fingerprint) of the winning answers; sorts out by DuckDB, which spills to disk."""
+def winners(store: ObjectStore) -> Iterator[list[tuple[str, str, datetime]]]:
+    """Stream (key, fingerprint, window end) of the winning answers; sorts out by DuckDB, which spills to disk."""
     marker = read_marker(store)
     names = parts_of(store, "answers")
     if marker is None or not names:
         return
     import duckdb
 
+    ends = [rank_of(name)[0] for name in names]
     with tempfile.TemporaryDirectory(prefix="nightbatch-known-") as folder:
         pairs = Path(folder) / "pairs.parquet"
         _gather(store, names, marker.key_column, pairs)
@@ -65,7 +67,7 @@ def winners(store: ObjectStore) -> Iterator[list[tuple[str, str]]]:
         with duckdb.connect(config=config) as database:
             found = database.execute(_WINNERS, [str(pairs)])
             while rows := found.fetchmany(_ROWS_AT_ONCE):
-                yield rows
+                yield [(key, fingerprint, ends[rank]) for key, fingerprint, rank in rows]
 
 
 def pairs_of(store: ObjectStore, name: str, key_column: str) -> Iterator[list[tuple[str, str]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -109,9 +110,9 @@ class PostgresSink:
             database.execute(self._upsert(self.layout.dead))
         return offered
 
-    def known(self) -> Iterator[list[tuple[str, str]]]:
-        """Stream (key, fingerprint) of every answer through a server cursor; see `Sink.known`."""
-        query = sql.SQL("SELECT {}, nb_fingerprint FROM {}").format(
+    def known(self) -> Iterator[list[tuple[str, str, datetime]]]:
+        """Stream (key, fingerprint, window end) of every answer through a server cursor; see `Sink.known`."""
+        query = sql.SQL("SELECT {}, nb_fingerprint, nb_window_end FROM {}").format(
             sql.Identifier(self.layout.key_column), _identifier(self.layout.answers)
         )
         with self._transaction(read_only=True) as database:
