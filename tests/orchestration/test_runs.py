@@ -102,6 +102,29 @@ def test_prepare_fails_at_once_where_no_retry_can_help_and_goes_on_when_it_is_me
     assert [run.state for run in night.runs()][-1] == "complete"
 
 
+def test_a_plan_of_more_shards_than_airflow_maps_says_what_to_do(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    night.fill(RECORDS)
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "2")
+
+    ended = night.run(night.dag())
+
+    assert (ended.state, ended.ran, ended.tries["prepare"]) == ("failed", {"prepare", "settle"}, 1)
+    assert night.batches() == []
+
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "3")
+    assert night.clear(ended).state == "success"
+    assert night.answers() == ALL
+
+
+def test_a_connection_that_is_not_there_fails_at_once(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    night.fill(RECORDS)
+    monkeypatch.delenv("AIRFLOW_CONN_WAREHOUSE")
+
+    ended = night.run(night.dag())
+
+    assert (ended.state, ended.ran, ended.tries["prepare"]) == ("failed", {"prepare", "settle"}, 1)
+
+
 def test_one_shard_that_fails_for_good_stops_no_other_and_the_run_is_red(
     night: Night, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, NoReturn
 from urllib.parse import quote
 
+from airflow.configuration import conf
 from airflow.sdk import BaseOperator, BaseOperatorLink, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
@@ -47,6 +48,13 @@ def run_link(context: Mapping[str, Any], ports: Ports) -> str:
 
 def shard_refs(plan: RoundPlan) -> list[dict[str, Any]]:
     """Give the shards of a round as XCom takes them: references and a name, never rows."""
+    most = conf.getint("core", "max_map_length")
+    if len(plan.shards) > most:
+        raise AirflowFailException(
+            f"run {plan.run}: round {plan.round} has {len(plan.shards):,} shards and Airflow maps a task over {most:,} "
+            "at most. Nothing of it was sent. Raise max_map_length in Airflow's [core] section and clear this task, or "
+            "raise shard.max_rows in the job file and run the window with force."
+        )
     return [
         {
             "run": shard.ref.run,
