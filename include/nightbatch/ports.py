@@ -538,9 +538,14 @@ class Ledger(Protocol):
         *,
         reason: str,
         retry_at: datetime | None,
+        hold: str = "",
         now: datetime,
     ) -> None:
-        """End an attempt without a result: its reserve returns and the shard is `sealed` again."""
+        """
+        End an attempt without a result: its reserve returns and the shard is `sealed` again.
+
+        With `hold` (a `Reason` value) the shard is set aside in the same commit, so that nobody can send it between.
+        """
 
     def hold(self, ref: ShardRef, reason: str, *, now: datetime) -> None:
         """Set a shard that is not under way aside: its rows are pending for `reason` (a `Reason` value)."""

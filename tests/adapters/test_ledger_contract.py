@@ -562,6 +562,22 @@ def test_an_attempt_without_a_result_gives_its_reserve_back(
             ledger.end_attempt(attempt.attempt_id, other, reason="", retry_at=None, now=NOW)
 
 
+@pytest.mark.parametrize("outcome", sorted(_MAY_END))
+def test_an_attempt_may_end_and_its_shard_be_held_in_one_commit(
+    ledger: SqlLedger, run: str, ref: ShardRef, outcome: Any
+) -> None:
+    attempt = ledger.begin(intent(ref), now=NOW)
+
+    for _ in range(2):
+        ledger.end_attempt(attempt.attempt_id, outcome, reason="no", retry_at=None, hold="request_refused", now=NOW)
+
+    shard = ledger.shard(ref)
+    assert (shard.state, shard.held_reason, shard.current) == (ShardState.HELD, "request_refused", None)
+    assert ledger.spent(run) == (0, 0)
+    with pytest.raises(StaleAttempt, match="held"):
+        ledger.begin(intent(ref, expected_attempts=1), now=NOW)
+
+
 def test_a_batch_may_be_refused_after_it_was_made(ledger: SqlLedger, ref: ShardRef) -> None:
     attempt = opened(ledger, ref)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from nightbatch import flow
 from nightbatch.core.money import Usage
 from nightbatch.core.result import Outcome, Result
-from nightbatch.errors import NightbatchError, RunIncomplete
+from nightbatch.errors import NightbatchError, RequestRefused, RunIncomplete
 from tests.memory_stack import NIGHT, KillAt, Killed, Stack, job_of
 
 USAGE = Usage(input_tokens=10, output_tokens=5)
@@ -55,6 +56,43 @@ def test_killed_while_rows_are_pending_and_run_again_pays_for_nothing_twice(port
         assert stack.vendor.billed == {"text 0": 4, "text 1": 1, "text 2": 1, "text 3": 1, "text 4": 1}, where
         assert stack.ledger.pending("reviews") == [], where
         assert all(stack.ledger.spent(run.run)[0] == 0 for run in stack.ledger.runs()), where
+
+
+def refused_at_create(stack: Stack, creates: list[str]) -> None:
+    def refuse() -> None:
+        creates.append("create")
+        raise RequestRefused("memory", code="400", message="no")
+
+    stack.vendor.before_create = refuse
+
+
+def failed_as_a_whole(stack: Stack, creates: list[str]) -> None:
+    stack.vendor.before_create = lambda: creates.append("create")
+    poll = stack.provider.poll
+    stack.provider.poll = lambda batch_id: replace(poll(batch_id), problem="no such model")
+    stack.provider.results = lambda state: iter(())
+
+
+@pytest.mark.parametrize("refuse", [refused_at_create, failed_as_a_whole])
+def test_killed_after_a_whole_batch_was_refused_it_is_not_sent_again(refuse: Callable[..., None]) -> None:
+    nth, died = 0, True
+    while died:
+        nth += 1
+        stack, job, creates = Stack(RECORDS[:3]), job_of(), list[str]()
+        refuse(stack, creates)
+        plan = flow.prepare(stack.ports(), job, NIGHT)
+        dying = KillAt(stack.ledger, nth, "after")
+        try:
+            flow.advance(stack.ports(ledger=dying), job, plan.shards[0].ref)
+            died = False
+        except Killed:
+            pass
+
+        with pytest.raises(RunIncomplete, match="3 request_refused"):
+            flow.run(stack.ports(), job, NIGHT)
+
+        assert creates == ["create"], f"after {dying.names}"
+    assert "end_attempt" in dying.names
 
 
 @pytest.mark.parametrize("found_by", ["label", "count"])

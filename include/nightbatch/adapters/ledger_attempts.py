@@ -130,7 +130,14 @@ def note_seen(connection: sa.Connection, attempt_id: int, state: BatchState, *, 
 
 
 def end_attempt(
-    connection: sa.Connection, attempt_id: int, outcome: str, *, reason: str, retry_at: datetime | None, now: datetime
+    connection: sa.Connection,
+    attempt_id: int,
+    outcome: str,
+    *,
+    reason: str,
+    retry_at: datetime | None,
+    hold: str,
+    now: datetime,
 ) -> None:
     """End an attempt without a result; twice in the same way changes nothing. See the port."""
     _, attempt = _lock(connection, attempt_id)
@@ -141,7 +148,10 @@ def end_attempt(
     _change(connection, attempt, state=outcome, ended_utc=now, end_reason=_short(reason))
     ledger_money.release(connection, attempt, now=now)
     free = {"current_attempt": None, "not_before_utc": retry_at}
-    move(connection, ref_of(attempt), ShardState.SEALED, now=now, **free)
+    if hold:
+        move(connection, ref_of(attempt), ShardState.HELD, now=now, held_reason=hold, **free)
+    else:
+        move(connection, ref_of(attempt), ShardState.SEALED, now=now, **free)
 
 
 def hold(connection: sa.Connection, ref: ShardRef, reason: str, *, now: datetime) -> None:

@@ -155,11 +155,14 @@ class SqlLedger:
         *,
         reason: str,
         retry_at: datetime | None,
+        hold: str = "",
         now: datetime,
     ) -> None:
-        """End an attempt without a result: its reserve returns and the shard is `sealed` again."""
+        """End an attempt without a result: its reserve returns, and the shard is `sealed` again, or held."""
         with self._database.write() as connection:
-            ledger_attempts.end_attempt(connection, attempt_id, outcome, reason=reason, retry_at=retry_at, now=now)
+            ledger_attempts.end_attempt(
+                connection, attempt_id, outcome, reason=reason, retry_at=retry_at, hold=hold, now=now
+            )
 
     def hold(self, ref: ShardRef, reason: str, *, now: datetime) -> None:
         """Set a shard that is not under way aside: its rows are pending for `reason`."""

@@ -21,8 +21,9 @@ def give_up(ports: Ports, run: Run) -> bool:
     for shard in gone:
         if shard.current is not None:
             reason, now = "it vanished, and a person forced a new plan", ports.clock.now()
-            ports.ledger.end_attempt(shard.current.attempt_id, "lost", reason=reason, retry_at=None, now=now)
-            ports.ledger.hold(shard.plan.ref, Reason.MISSING.value, now=now)
+            ports.ledger.end_attempt(
+                shard.current.attempt_id, "lost", reason=reason, retry_at=None, hold=Reason.MISSING.value, now=now
+            )
     return bool(gone) and all(is_done(shard) for shard in ports.ledger.shards(run.run))
 
 

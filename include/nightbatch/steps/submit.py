@@ -124,11 +124,9 @@ class _Sending:
                 "refused", str(busy), file_id, wait_s=busy.retry_after_s or self.ports.settings.poll_from_s
             )
         except AccountTrouble as trouble:
-            self._end("refused", str(trouble), file_id, wait_s=0)
-            return _hold(self.ports, self.shard, Reason.ACCOUNT)
+            return self._end("refused", str(trouble), file_id, hold=Reason.ACCOUNT)
         except RequestRefused as refused:
-            self._end("refused", str(refused), file_id, wait_s=0)
-            return _hold(self.ports, self.shard, Reason.REQUEST_REFUSED)
+            return self._end("refused", str(refused), file_id, hold=Reason.REQUEST_REFUSED)
         return self._keep(state)
 
     def _keep(self, state: BatchState) -> Outcome:
@@ -157,12 +155,28 @@ class _Sending:
         )
 
     def _end(
-        self, outcome: Literal["absent", "refused"], reason: str, file_id: str | None, *, wait_s: float
+        self,
+        outcome: Literal["absent", "refused"],
+        reason: str,
+        file_id: str | None,
+        *,
+        wait_s: float = 0,
+        hold: Reason | None = None,
     ) -> Outcome:
         now = self.ports.clock.now()
         retry_at = now + timedelta(seconds=wait_s) if wait_s else None
         log.info("submit: not sent, %s: %s", outcome, reason)
-        self.ports.ledger.end_attempt(self.attempt.attempt_id, outcome, reason=reason[:500], retry_at=retry_at, now=now)
+        if hold is not None:
+            _warn_held(self.shard, hold)
+        self.ports.ledger.end_attempt(
+            self.attempt.attempt_id,
+            outcome,
+            reason=reason[:500],
+            retry_at=retry_at,
+            # In the same commit: a shard that is sealed for a moment is sent again by whoever comes then.
+            hold=hold.value if hold is not None else "",
+            now=now,
+        )
         self._withdraw(file_id)
         return Moved()
 
@@ -197,9 +211,13 @@ def keep_id(ports: Ports, attempt: Attempt, state: BatchState) -> None:
 
 
 def _hold(ports: Ports, shard: Shard, reason: Reason) -> Outcome:
-    log.warning("submit: %s rows are not sent and stay pending: %s", f"{shard.plan.rows:,}", reason)
+    _warn_held(shard, reason)
     ports.ledger.hold(shard.plan.ref, reason.value, now=ports.clock.now())
     return Moved()
+
+
+def _warn_held(shard: Shard, reason: Reason) -> None:
+    log.warning("submit: %s rows are not sent and stay pending: %s", f"{shard.plan.rows:,}", reason)
 
 
 def _pieces(store: Store, name: str) -> Iterator[bytes]:

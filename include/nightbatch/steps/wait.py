@@ -32,7 +32,7 @@ def wait(ports: Ports, shard: Shard) -> Outcome:
     last_seen = attempt.last_seen_utc or attempt.created_utc or attempt.intent_utc
     decision = decide(state, now=now, last_seen=last_seen)
     if decision.next is Next.COLLECT and state.problem and not state.result_files:
-        return _set_aside(ports, shard, attempt, state)
+        return _set_aside(ports, attempt, state)
     if decision.next is Next.COLLECT:
         return collect(ports, shard, state)
     if decision.next is Next.REQUEUE:
@@ -47,7 +47,7 @@ def wait(ports: Ports, shard: Shard) -> Outcome:
     return _wait_for(attempt, state, plan.provider, plan.connection, ports.settings, now, decision.reason)
 
 
-def _set_aside(ports: Ports, shard: Shard, attempt: Attempt, state: BatchState) -> Outcome:
+def _set_aside(ports: Ports, attempt: Attempt, state: BatchState) -> Outcome:
     """
     Keep the rows of a batch that failed as a whole, and answered nothing, pending.
 
@@ -56,8 +56,14 @@ def _set_aside(ports: Ports, shard: Shard, attempt: Attempt, state: BatchState) 
     """
     log.error("the batch ended as %s: %s", state.vendor_status, state.problem)
     now = ports.clock.now()
-    ports.ledger.end_attempt(attempt.attempt_id, "refused", reason=state.problem[:500], retry_at=None, now=now)
-    ports.ledger.hold(shard.plan.ref, Reason.REQUEST_REFUSED.value, now=now)
+    ports.ledger.end_attempt(
+        attempt.attempt_id,
+        "refused",
+        reason=state.problem[:500],
+        retry_at=None,
+        hold=Reason.REQUEST_REFUSED.value,
+        now=now,
+    )
     return Moved()
 
 
