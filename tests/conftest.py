@@ -1,11 +1,10 @@
 """Gives Airflow a home of its own before any test module imports it: it reads its settings once, at import."""
 
+import atexit
 import os
 import shutil
 import tempfile
 from pathlib import Path
-
-import pytest
 
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="nightbatch-airflow-"))
 
@@ -27,7 +26,9 @@ os.environ |= {
 }
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Leave nothing behind."""
-    del config
-    shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
+def _leave_nothing_behind(owner: int) -> None:
+    if os.getpid() == owner:  # not a forked child
+        shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
+
+
+atexit.register(_leave_nothing_behind, os.getpid())
