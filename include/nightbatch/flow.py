@@ -15,9 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from itertools import chain
-from typing import Any, NoReturn, cast
+from typing import NoReturn, cast
 
 from nightbatch.core.ids import ShardRef, run_id
 from nightbatch.core.shard import ShardState
@@ -47,7 +46,7 @@ from nightbatch.steps.resolve import resolve
 from nightbatch.steps.resume import Past, past_of, pending_for
 from nightbatch.steps.retry import bury, retry
 from nightbatch.steps.seen import Seen, seen
-from nightbatch.steps.settle import Books, settle
+from nightbatch.steps.settle import Books, books_of, settle
 from nightbatch.steps.submit import submit
 from nightbatch.steps.tell import late_message, tell, tell_ending, watch_deadline
 from nightbatch.steps.validate import validate
@@ -355,16 +354,6 @@ def tell_deadline(ports: Ports, job: Job, window: Window, *, kind: str, due: dat
     shards = ports.ledger.shards(run.run)
     now = ports.clock.now()
     tell(ports, run.run, late_message(ports, run, shards, kind=kind, due=due, now=now, link=link))
-
-
-def books_of(run: Run) -> Books | None:
-    """Give the books that the last settle of a run wrote; None before it."""
-    if not run.books:
-        return None
-    values: dict[str, Any] = {
-        key: Decimal(str(value)) if key.endswith("_usd") else value for key, value in run.books.items()
-    }
-    return Books(**values)
 
 
 def sealed_job(ports: Ports, run: str) -> Job:

@@ -86,7 +86,7 @@ class Job(Part):
     retention: Duration = timedelta(days=30)
     """How long files between the steps are kept."""
     max_dead_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.05
-    """A run with a larger share of dead letters fails, 0 to 1."""
+    """A run fails if a larger share of its rows, unchanged ones included, ends as dead letters; 0 to 1."""
     min_rows: Annotated[int, Field(strict=True, ge=0)] = 0
     """A run with fewer records fails."""
 

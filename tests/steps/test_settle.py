@@ -12,7 +12,7 @@ from nightbatch import flow
 from nightbatch.errors import NightbatchError, RunFailed, RunIncomplete
 from nightbatch.steps.parquet import read_rows
 from nightbatch.steps.settle import Books, differences
-from tests.memory_stack import NIGHT, Stack, job_of, later
+from tests.memory_stack import NEXT_NIGHT, NIGHT, Stack, job_of, later
 from tests.steps.shards import UNHURRIED, stack_of
 from tests.steps.test_retry import RESULTS
 
@@ -87,6 +87,52 @@ def test_a_run_with_too_many_dead_letters_is_not_green() -> None:
 
     assert stack.ledger.runs()[0].state == "failed"
     assert len(stack.answers()) == 3
+
+
+def refuse(*texts):
+    """Give a vendor that refuses these questions for good."""
+    return lambda messages, _: RESULTS["permanent" if messages.user in texts else "good"]
+
+
+def test_one_bad_new_row_beside_many_unchanged_ones_is_a_small_share() -> None:
+    stack = stack_of(40)
+    flow.run(stack.ports(), job_of(), NIGHT)
+    stack.records.append(("new", "new text"))
+    stack.vendor.answer = refuse("new text")
+
+    books = flow.run(stack.ports(), job_of(max_dead_share=0.05), NEXT_NIGHT)
+
+    assert (books.state, books.unchanged, books.dead_rows) == ("complete", 40, 1)
+
+
+def expire_and_refuse(expired, refused):
+    return lambda messages, _: RESULTS[
+        "expired" if messages.user in expired else "permanent" if messages.user in refused else "good"
+    ]
+
+
+def test_a_run_that_goes_on_does_not_fail_for_one_row_of_its_window() -> None:
+    stack, job = stack_of(40), job_of(rounds=0, max_dead_share=0.05)
+    for pending in (["text 0", "text 1"], ["text 0"]):
+        stack.vendor.answer = expire_and_refuse(pending, [])
+        with pytest.raises(RunIncomplete):
+            flow.run(stack.ports(), job, NIGHT)
+    stack.vendor.answer = refuse("text 0")
+
+    books = flow.run(stack.ports(), job, NIGHT)
+
+    assert (books.state, books.from_pending, books.dead_rows) == ("complete", 1, 1)
+
+
+def test_the_dead_letters_before_a_run_went_on_count_as_well() -> None:
+    stack, job = stack_of(40), job_of(rounds=0, max_dead_share=0.05)
+    stack.vendor.answer = expire_and_refuse(["text 0"], ["text 1", "text 2"])
+    with pytest.raises(RunIncomplete):
+        flow.run(stack.ports(), job, NIGHT)
+    stack.vendor.answer = refuse("text 0")
+
+    with pytest.raises(RunFailed, match=r"3 of 40 rows are dead letters \(7.5%\)"):
+        flow.run(stack.ports(), job, NIGHT)
 
 
 def test_a_complete_run_that_is_looked_at_again_took_no_longer() -> None:

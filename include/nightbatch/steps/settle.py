@@ -64,9 +64,29 @@ class Books:
         """All dead letters: bad records, bad answers and copies of bad answers."""
         return self.unrenderable + sum(self.dead.values()) + self.copies_dead
 
+    @property
+    def rows(self) -> int:
+        """All rows that the run is about: the unchanged ones too, and not those that cannot wait."""
+        return self.pulled + self.from_pending - self.not_deferrable
+
+    @property
+    def pending_rows(self) -> int:
+        """All rows that wait for another run."""
+        return sum(self.pending.values()) + self.copies_pending
+
     def as_json(self) -> dict[str, Any]:
         """Give the books as JSON values; money as text, exact."""
         return {key: str(value) if isinstance(value, Decimal) else value for key, value in asdict(self).items()}
+
+
+def books_of(run: Run) -> Books | None:
+    """Give the books that the last settle of a run wrote; None before it."""
+    if not run.books:
+        return None
+    values: dict[str, Any] = {
+        key: Decimal(str(value)) if key.endswith("_usd") else value for key, value in run.books.items()
+    }
+    return Books(**values)
 
 
 def settle(ports: Ports, job: Job, run_name: str) -> Books:
@@ -83,7 +103,7 @@ def settle(ports: Ports, job: Job, run_name: str) -> Books:
         for plan in rounds_of(ports, run.run):
             bury(ports, job, plan)
     books = add_up(ports, run)
-    problem = _judge(job, run, books, ports.ledger.shards(run_name))
+    problem = _judge(job, run, books, ports.ledger.shards(run_name), earlier=_goes_on_from(ports, run))
     books.state = _state(books, problem)
     # A complete run that is looked at again took no longer than it did.
     told = run.books if run.state == "complete" else None
@@ -182,27 +202,45 @@ def differences(books: Books, shards: Sequence[Shard]) -> list[str]:
     return found
 
 
-def _judge(job: Job, run: Run, books: Books, shards: Sequence[Shard]) -> NightbatchError | None:
+def _goes_on_from(ports: Ports, run: Run) -> list[Books]:
+    """Give the books of the generations whose pending rows alone a run was made of, newest first."""
+    found: list[Books] = []
+    goes_on = (run.plan or {}).get("goes_on")
+    same = ports.ledger.runs(job=run.job, window=run.window, limit=1_000)
+    for other in sorted(same, key=lambda one: one.generation, reverse=True):
+        if goes_on and other.plan is not None and other.generation < run.generation:
+            books = books_of(other)
+            found += [books] if books is not None else []
+            goes_on = other.plan.get("goes_on")
+    return found
+
+
+def _judge(
+    job: Job, run: Run, books: Books, shards: Sequence[Shard], *, earlier: Sequence[Books]
+) -> NightbatchError | None:
     wrong = differences(books, shards)
     if wrong:
         return DoesNotAddUp(books.run, differences=wrong)
-    pending = sum(books.pending.values()) + books.copies_pending
+    pending = books.pending_rows
     if books.in_flight or pending:
         reasons = Counter(books.pending)
         if books.in_flight:
             reasons["with the vendor or not sent"] = books.in_flight
         said = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
         return RunIncomplete(books.run, pending=pending + books.in_flight, reasons=said)
-    return _limits(job, run, books)
+    return _limits(job, run, books, earlier)
 
 
-def _limits(job: Job, run: Run, books: Books) -> RunFailed | None:
-    asked = books.requests + books.duplicates + books.unrenderable
-    share = books.dead_rows / asked if asked else 0.0
+def _limits(job: Job, run: Run, books: Books, earlier: Sequence[Books]) -> RunFailed | None:
+    # A run that goes on is judged with what it goes on from, which could not be judged while rows were pending: one
+    # bad row is little of a window of thousands, and no bad row is forgotten. What was left pending counts once.
+    dead = books.dead_rows + sum(before.dead_rows for before in earlier)
+    rows = books.rows + sum(before.rows - before.pending_rows for before in earlier)
+    share = dead / rows if rows else 0.0
     if share > job.max_dead_share:
         return RunFailed(
             books.run,
-            problem=f"{books.dead_rows:,} of {asked:,} rows are dead letters ({share:.1%}); the job allows "
+            problem=f"{dead:,} of {rows:,} rows are dead letters ({share:.1%}); the job allows "
             f"{job.max_dead_share:.1%}",
             remedy="Look at the reasons in the dead-letter table; raise max_dead_share if this is as it should be.",
         )
