@@ -108,6 +108,7 @@ def _bars() -> Iterator[Callable[[FlowProgress], None]]:
         ),
     )
     tasks: dict[str, Any] = {}
+    said: set[str] = set()
     with Progress(*columns, console=Console(stderr=True), expand=True) as shown:
 
         def watch(step: FlowProgress) -> None:
@@ -117,6 +118,12 @@ def _bars() -> Iterator[Callable[[FlowProgress], None]]:
                     shown.update(task.id, total=task.completed if task.total is None else task.total)
                 tasks[step.phase] = shown.add_task(step.phase, total=step.total, done="", note="")
             is_over = step.total is not None and step.done >= step.total
-            shown.update(tasks[step.phase], completed=step.done, done=_done(step), note="" if is_over else step.note)
+            note = "" if is_over else step.note
+            if step.phase == "waits" and note not in said:
+                # For whom it waits is a whole sentence, and would be cut beside a bar.
+                said.add(note)
+                shown.console.print(note, markup=False, highlight=False)
+            note = "" if step.phase == "waits" else note
+            shown.update(tasks[step.phase], completed=step.done, done=_done(step), note=note)
 
         yield watch
