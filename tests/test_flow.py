@@ -9,7 +9,7 @@ import pytest
 from nightbatch import flow
 from nightbatch.core.money import Usage
 from nightbatch.core.result import ErrorKind, Finish, Outcome, Result
-from nightbatch.errors import BatchVanished, RunIncomplete, StaleAttempt
+from nightbatch.errors import BatchVanished, RunFailed, RunIncomplete, StaleAttempt, StorageUnavailable
 from nightbatch.steps.outcome import Waiting
 from tests.memory_stack import NEXT_NIGHT, NIGHT, KillAt, Killed, Stack, job_of, later
 
@@ -251,6 +251,28 @@ def test_a_dag_that_lost_rounds_mid_run_leaves_no_row_to_a_round_that_never_come
     closed = flow.close_round(stack.ports(), job, plan.run, 0, last=0)
 
     assert (closed.shards, closed.facts["pending"]) == ((), {"expired": 3})
+
+
+def test_a_store_that_is_away_when_a_run_is_settled_calls_nobody_out_of_bed() -> None:
+    """Airflow tries again, a few times; only how the run ends is news."""
+    stack = Stack(RECORDS[:3])
+    refusal = Result("", Outcome.ERRORED, error_kind=ErrorKind.PERMANENT, error_code="400")
+    stack.vendor.answer = lambda messages, _: refusal if messages.user == "text 0" else answered(messages.user)
+    job = job_of(max_dead_share=0.0)
+    plan = flow.prepare(stack.ports(), job, NIGHT)
+    flow.advance(stack.ports(), job, plan.shards[0].ref)
+    flow.close_round(stack.ports(), job, plan.run, 0)
+
+    def away(_job):
+        raise StorageUnavailable("the sink", cause="down")
+
+    with pytest.raises(StorageUnavailable):
+        flow.finish(stack.ports(sink=away), job, plan.run)
+    assert stack.notifier.messages == []
+
+    with pytest.raises(RunFailed):
+        flow.finish(stack.ports(), job, plan.run)
+    assert [message.kind for message in stack.notifier.messages] == ["failed"]
 
 
 def test_a_lost_create_reply_is_found_again_and_not_paid_twice() -> None:

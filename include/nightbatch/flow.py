@@ -22,7 +22,6 @@ from nightbatch.core.ids import ShardRef, run_id
 from nightbatch.core.shard import ShardState
 from nightbatch.core.window import Window
 from nightbatch.errors import (
-    NightbatchError,
     ProviderBusy,
     RunFailed,
     RunIncomplete,
@@ -302,13 +301,17 @@ def close_round(ports: Ports, job: Job, run: str, number: int, *, last: int | No
 
 
 def finish(ports: Ports, job: Job, run: str, *, link: str = "") -> Books:
-    """Settle a run and tell people how it ended."""
+    """
+    Settle a run and tell people how it ended.
+
+    A Transient error is no ending: it is raised untold, and the caller tries again.
+    """
     with about(job=job.name, run=run):
-        problem: NightbatchError | None = None
+        problem: Terminal | None = None
         books: Books | None = None
         try:
             books = settle(ports, job, run)
-        except NightbatchError as error:
+        except Terminal as error:
             problem = error
         state = ports.ledger.run(run)
         tell_ending(ports, job, state, books or books_of(state), problem, link=link)
