@@ -275,6 +275,16 @@ def test_a_store_that_is_away_when_a_run_is_settled_calls_nobody_out_of_bed() ->
     assert [message.kind for message in stack.notifier.messages] == ["failed"]
 
 
+def test_a_failed_prepare_does_not_claim_that_nothing_was_sent_where_a_plan_stands() -> None:
+    stack = Stack(RECORDS[:3])
+    flow.prepare(stack.ports(), job_of(), NIGHT)
+
+    with pytest.raises(RunFailed, match="the plan that was sealed before stands"):
+        flow.fail_unplanned(stack.ports(), job_of(), NIGHT)
+
+    assert stack.ledger.runs()[0].state == "open"
+
+
 def test_a_lost_create_reply_is_found_again_and_not_paid_twice() -> None:
     stack = Stack(RECORDS[:3])
 

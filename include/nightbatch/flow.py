@@ -324,18 +324,23 @@ def finish(ports: Ports, job: Job, run: str, *, link: str = "") -> Books:
 
 def fail_unplanned(ports: Ports, job: Job, window: Window, *, link: str = "") -> NoReturn:
     """
-    Say that a run has no plan because its prepare did not succeed; raises RunFailed.
+    Say that prepare did not succeed, so that nothing followed it; raises RunFailed.
 
-    The window is let go, so that the next try, or another run, may take it.
+    A window without a plan is let go, so that the next try, or another run, may take it.
     """
     run = find_run(ports, job, window)
     name = run.run if run else f"{job.name}/{window.key}"
+    is_planned = run is not None and ports.ledger.sealed(run.run, 0) is not None
     problem = RunFailed(
         name,
-        problem="it has no plan, since prepare did not succeed; nothing was sent and nothing was spent",
+        problem=(
+            "prepare did not succeed; the plan that was sealed before stands, and what was sent goes on at the vendor"
+            if is_planned
+            else "it has no plan, since prepare did not succeed; nothing was sent and nothing was spent"
+        ),
         remedy="Read the log of `prepare`, mend what it names, and run the window again.",
     )
-    if run is not None and run.state == "open" and ports.ledger.sealed(run.run, 0) is None:
+    if run is not None and run.state == "open" and not is_planned:
         ports.ledger.settle(run.run, state="failed", books={}, now=ports.clock.now())
     told = run or Run(name, job.name, window, 1, "failed", ports.clock.now())
     tell_ending(ports, job, told, None, problem, link=link)
