@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,6 +90,51 @@ def test_a_row_is_asked_again_as_it_is_or_with_what_helps_it() -> None:
         "k1": (200, False),
         "k2": (100, True),
     }
+
+
+def test_a_round_that_breaks_off_leaves_no_half_file_and_nothing_open() -> None:
+    """Breaks off at the nth file that it opens or finishes, for every n."""
+    nth, broke = 0, True
+    while broke:
+        nth += 1
+        stack, job, run = collected(["expired", "truncated", "empty", "permanent", *["expired"] * 3])
+        before = set(stack.store.files)
+        files = BreaksOff(stack.store, nth)
+        try:
+            retry(stack.ports(store=files), job, run, seals=1, has_rounds=True)
+            broke = False
+        except OSError:
+            assert set(stack.store.files) - before == files.whole, nth
+
+        assert files.open == [], nth
+    assert nth > 16
+
+
+class BreaksOff:
+    """A store whose disk is full at the nth opening or finishing of a file."""
+
+    def __init__(self, store, nth):
+        self.store, self.left, self.open, self.whole = store, nth, [], set()
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
+
+    def _count(self):
+        self.left -= 1
+        if self.left == 0:
+            raise OSError("the disk is full")
+
+    @contextmanager
+    def writer(self, name):
+        self._count()
+        with self.store.writer(name) as file:
+            self.open.append(name)
+            try:
+                yield file
+                self._count()
+                self.whole.add(name)
+            finally:
+                self.open.remove(name)
 
 
 def test_what_one_model_refuses_goes_to_the_next() -> None:

@@ -55,12 +55,14 @@ class ShardWriter:
     """Writes one shard: its request file and its index, hashed while they stream out."""
 
     def __init__(self, store: Store, ref: ShardRef, lane: OpenLane, *, ledger: str, folder: str, hint: str) -> None:
-        self._stack = ExitStack()
         self.ref, self._lane, self._hint = ref, lane, hint
         self.requests_name = f"{folder}/requests.jsonl"
         self.index_name = f"{folder}/index.parquet"
-        self._file = self._stack.enter_context(store.writer(self.requests_name))
-        self._index = self._stack.enter_context(row_writer(store, self.index_name, INDEX_SCHEMA))
+        with ExitStack() as stack:
+            self._file = stack.enter_context(store.writer(self.requests_name))
+            self._index = stack.enter_context(row_writer(store, self.index_name, INDEX_SCHEMA))
+            # Both are open; had the second failed, the first would be gone by now.
+            self._stack = stack.pop_all()
         self._prefix = custom_id_prefix(ledger, run_code(ref.run), ref.round, ref.shard)
         self._sha = hashlib.sha256()
         self.rows = self.size_bytes = self._body_bytes = 0
@@ -160,13 +162,14 @@ class ShardFiller:
 
 
 @contextmanager
-def filling(*fillers: ShardFiller) -> Iterator[None]:
-    """Abandon what is open when the block raises."""
+def filling(fillers: Iterable[ShardFiller]) -> Iterator[None]:
+    """Abandon what is open when the block raises, also in fillers that were added to a collection meanwhile."""
     try:
         yield
     except BaseException as error:
-        for filler in fillers:
-            filler.abandon(error)
+        with ExitStack() as stack:  # goes on to the next filler where one cannot be abandoned
+            for filler in fillers:
+                stack.callback(filler.abandon, error)
         raise
 
 
@@ -191,7 +194,7 @@ def pack(
     with (
         row_writer(store, duplicates_name, DUPLICATE_SCHEMA) as duplicates,
         row_writer(store, dead_name, DEAD_SCHEMA) as dead,
-        filling(filler),
+        filling([filler]),
     ):
         for part in questions:
             for question in part:

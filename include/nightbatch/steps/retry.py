@@ -80,9 +80,10 @@ def _seal(ports: Ports, job: Job, run: str, seals: int, *, has_rounds: bool) -> 
             dead=stack.enter_context(row_writer(ports.store, dead_name, DEAD_SCHEMA)),
             pending=stack.enter_context(row_writer(ports.store, pending_name, PENDING_SCHEMA)),
         )
-        for shard in shards:
-            sorting.sort(shard)
-        plans = sorting.close()
+        with filling(sorting.fillers.values()):
+            for shard in shards:
+                sorting.sort(shard)
+            plans = sorting.close()
     pending_rows = sorting.pending.count
     counts = (sum(sorting.sent.values()), sorting.dead.count, pending_rows)
     log.info("retry: round %d, %d rows to send again, %d dead letters, %d pending", seals, *counts)
@@ -140,7 +141,7 @@ class _Sorting:
     copies_pending: int = 0
 
     def __post_init__(self) -> None:
-        self._fillers: dict[tuple[int, int | None, str], ShardFiller] = {}
+        self.fillers: dict[tuple[int, int | None, str], ShardFiller] = {}
         self._numbers = numbers(self.run, self.seals)
         self._own_end = self.ports.ledger.run(self.run).window.end
 
@@ -154,19 +155,16 @@ class _Sorting:
         copies = duplicates_of(self.ports, self.run, unsent)
         read_back = self._reader(shard)
         ends = read_rows(self.ports.store, shard.plan.index_name, ("window_end",))
-        with filling(*self._fillers.values()):
-            for row, (line, (end,)) in enumerate(
-                zip(lines(self.ports.store, shard.plan.requests_name), ends, strict=True)
-            ):
-                if row in bad and fates[row].fate is Fate.SEND:
-                    self._send(shard, bad[row], fates[row], read_back(line), end)
-                elif row in bad and fates[row].fate is Fate.PENDING:
-                    self._set_aside(shard, bad[row], read_back(line), end, copies)
+        for row, (line, (end,)) in enumerate(zip(lines(self.ports.store, shard.plan.requests_name), ends, strict=True)):
+            if row in bad and fates[row].fate is Fate.SEND:
+                self._send(shard, bad[row], fates[row], read_back(line), end)
+            elif row in bad and fates[row].fate is Fate.PENDING:
+                self._set_aside(shard, bad[row], read_back(line), end, copies)
         self._bury(shard, {row for row in bad if fates[row].fate is Fate.DEAD}, copies)
 
     def close(self) -> Iterator[Any]:
         """Finish all shards of the round, in the order of their numbers."""
-        plans = [plan for filler in self._fillers.values() for plan in filler.close()]
+        plans = [plan for filler in self.fillers.values() for plan in filler.close()]
         return iter(sorted(plans, key=lambda plan: plan.ref))
 
     def _bad_rows(self, shard: Shard) -> Iterator[tuple[int, _BadRow]]:
@@ -223,9 +221,9 @@ class _Sorting:
         if choice.double_cap and cap is not None:
             cap *= 2
         kind = (choice.model, cap, choice.hint)
-        if kind not in self._fillers:
+        if kind not in self.fillers:
             lane = open_lane(self.ports, self.job, choice.model, max_output_tokens=cap)
-            self._fillers[kind] = ShardFiller(
+            self.fillers[kind] = ShardFiller(
                 self.ports.store,
                 lane,
                 ledger=self.ports.ledger.ledger_id,
@@ -233,7 +231,7 @@ class _Sorting:
                 numbers=self._numbers,
                 hint=choice.hint,
             )
-        return self._fillers[kind]
+        return self.fillers[kind]
 
     def _reader(self, shard: Shard) -> Callable[[bytes], Messages]:
         """Give what reads questions back, without the hint that an earlier round put under them."""
