@@ -7,6 +7,8 @@ import signal
 import tempfile
 from pathlib import Path
 
+from hypothesis import settings
+
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="nightbatch-airflow-"))
 
 for name in [name for name in os.environ if name.startswith(("AIRFLOW", "_AIRFLOW", "NIGHTBATCH_"))]:
@@ -33,3 +35,10 @@ def _leave_nothing_behind(owner: int) -> None:
 
 
 atexit.register(_leave_nothing_behind, os.getpid())
+
+# A shell that starts the tests in the background has SIGINT ignored, and every process of theirs would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A busy machine is slow, and no property here is about speed.
+settings.register_profile("nightbatch", deadline=None)
+settings.load_profile("nightbatch")
