@@ -86,10 +86,10 @@ class LongNights:
 @pytest.fixture(scope="module", autouse=True)
 def long_nights(stand: Stand) -> LongNights:
     """Start what takes long: a shard that misses its deadline, a calm night, and forty shards at a slow vendor."""
-    stand.vendor("late", late_match="r0-s001", late_seconds=130)
+    stand.vendor("late", late_match="r0-s001", late_seconds=100)
     stand.vendor("calm", **FAULTS)
-    stand.vendor("wide", batch_seconds=170)
-    deadline = datetime.now(UTC) + timedelta(seconds=100)
+    stand.vendor("wide", batch_seconds=130)
+    deadline = datetime.now(UTC) + timedelta(seconds=75)
     return LongNights(
         late=stand.start("late", deadline=deadline.isoformat()),
         calm=stand.start("calm"),
