@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from nightbatch import flow
 from nightbatch.core.money import Usage
 from nightbatch.core.result import ErrorKind, Finish, Outcome, Result
+from nightbatch.core.window import Window
 from nightbatch.errors import BatchVanished, RunFailed, RunIncomplete, StaleAttempt, StorageUnavailable
 from nightbatch.steps.outcome import Waiting
 from tests.memory_stack import NEXT_NIGHT, NIGHT, KillAt, Killed, Stack, job_of, later
 
+DAY = timedelta(days=1)
 RECORDS = [(f"k{n}", f"text {n}") for n in range(8)]
 USAGE = Usage(input_tokens=10, output_tokens=5)
 
@@ -139,6 +142,24 @@ def test_the_next_night_takes_what_the_last_one_left_pending() -> None:
 
     assert stack.answers() == {"k0": "text 0, changed", "k1": "text 1", "k9": "text 9"}
     assert (books.pulled, books.from_pending, books.superseded, books.requests) == (2, 2, 1, 3)
+
+
+def test_pending_rows_wait_for_a_window_between_that_may_hold_them_anew() -> None:
+    """Else an old record's answer would be loaded under a later window, above the newer record's."""
+    stack = Stack([("k0", "old text")])
+    stack.vendor.answer = lambda messages, _: Result("", Outcome.EXPIRED)
+    with pytest.raises(RunIncomplete):
+        flow.run(stack.ports(), job_of(), NIGHT)
+    stack.vendor.answer = lambda messages, _: answered(messages.user)
+    night_2, night_3, night_4 = (Window(NIGHT.start + DAY * n, NIGHT.end + DAY * n) for n in (1, 2, 3))
+    stack.records = []
+    run_2 = stack.ledger.open_run("reviews", night_2, now=stack.clock.now())
+
+    meanwhile = flow.run(stack.ports(), job_of(), night_3)
+    stack.ledger.settle(run_2.run, state="failed", books={}, now=stack.clock.now())
+    after = flow.run(stack.ports(), job_of(), night_4)
+
+    assert (meanwhile.from_pending, after.from_pending) == (0, 1)
 
 
 def test_account_trouble_stops_sending_and_keeps_every_row_pending() -> None:

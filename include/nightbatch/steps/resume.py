@@ -71,9 +71,15 @@ def pending_for(ledger: Ledger, run: Run, *, limit: int | None) -> list[PendingF
     List the pending rows that a run takes, those of the newest window first: of two with one key the first counts.
 
     Rows of later windows are left to later runs, since this run's own records are older and would take their place.
-    A first look takes only what its own window left.
+    So are rows that a window under way, between theirs and this one, may hold anew: their answers would stand above
+    its newer ones. A first look takes only what its own window left.
     """
-    files = [(ledger.run(file.run), file) for file in ledger.pending(run.job)]
+    under_way = [other.window.end for other in ledger.runs(job=run.job, limit=1_000) if other.state == "open"]
+    files = [
+        (left, file)
+        for left, file in ((ledger.run(file.run), file) for file in ledger.pending(run.job))
+        if not any(left.window.end < end < run.window.end for end in under_way)
+    ]
     own = [
         (left, file)
         for left, file in files
