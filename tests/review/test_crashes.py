@@ -26,7 +26,7 @@ def slow_to_answer(messages, times) -> Result:
     return Result("", Outcome.ANSWERED, messages.user, usage=USAGE, model="echo-1")
 
 
-def _same(dying: KillAt) -> KillAt:
+def _same(dying: KillAt, _job: object) -> KillAt:
     return dying
 
 
