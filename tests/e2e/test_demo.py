@@ -40,7 +40,7 @@ WHOLE_S = 400.0
 PARENT = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
 """Stands in for `make`."""
 
-ANNOUNCED = {"Deadline at risk": "at_risk", "Deadline missed": "late", "Run report": "report"}
+ANNOUNCED = {"Deadline (SLA) at risk": "at_risk", "Deadline (SLA) missed": "late", "Run report": "report"}
 
 
 @dataclass

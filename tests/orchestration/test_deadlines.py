@@ -203,7 +203,7 @@ def test_a_missed_deadline_is_told_once_by_mail_and_once_by_slack_through_airflo
     (mail,), (slack,) = mail_sink.mails(), slack_sink.messages()
     assert mail.recipients == ["team@example.com"]
     for said in (mail.text, json.dumps(slack.payload, ensure_ascii=False)):
-        assert "night: deadline (SLA) missed" in said
+        assert "Deadline (SLA) missed: night: " in said
         assert str(Window(*YESTERDAY)) in said
         assert "http://airflow.test:8080/dags/night/runs/scheduled__" in said
 
@@ -301,7 +301,7 @@ def test_a_run_that_fails_is_told_with_a_link_to_it(night: Night, mail_sink: Mai
 
     assert ended.state == "failed"
     (mail,) = mail_sink.mails()
-    assert "night: run failed" in mail.subject
+    assert "Run failed: night" in mail.subject
     assert "http://airflow.test:8080/dags/night/runs/backfill__" in mail.text
     assert len(slack_sink.messages()) == 1
 

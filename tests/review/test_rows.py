@@ -234,7 +234,7 @@ def test_the_message_about_pending_rows_counts_their_copies_too() -> None:
     with pytest.raises(RunIncomplete, match="2 rows are pending"):
         flow.run(stack.ports(), job_of(), NIGHT)
 
-    assert stack.notifier.messages[-1].title == "reviews: run incomplete, 2 rows are pending"
+    assert stack.notifier.messages[-1].title == "reviews: 2 rows are pending"
 
 
 def test_no_prompt_or_answer_stands_in_what_a_run_says(caplog) -> None:

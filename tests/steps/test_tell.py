@@ -141,7 +141,7 @@ def test_an_incomplete_run_says_how_many_rows_wait_and_what_to_do() -> None:
         flow.run(stack.ports(), job_of(notify=LOUD), NIGHT)
 
     (message,) = stack.notifier.messages
-    assert (message.kind, message.title) == ("incomplete", "reviews: run incomplete, 2 rows are pending")
+    assert (message.kind, message.title) == ("incomplete", "reviews: 2 rows are pending")
     assert message.happens_next.startswith("The job's next run takes the pending rows first.")
 
 

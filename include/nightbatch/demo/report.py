@@ -169,5 +169,5 @@ def broken_promises(installation: Installation, endings: list[Ending]) -> list[s
         mails = " ".join(mail.subject for mail in installation.mail.mails())
         slack = " ".join(message.text for message in installation.slack.messages())
         broken += [f"no deadline alert by {where}" for where, text in (("mail", mails), ("Slack", slack))
-                   if "deadline (SLA) missed" not in text]  # fmt: skip
+                   if "Deadline (SLA) missed" not in text]  # fmt: skip
     return broken

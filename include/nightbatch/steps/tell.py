@@ -60,10 +60,10 @@ def late_message(
     waiting = [shard for shard in shards if shard.state not in (ShardState.LOADED, ShardState.HELD)]
     span = _span(abs((now - due).total_seconds()))
     if kind == "late":
-        title = f"{run.job}: deadline (SLA) missed"
+        title = f"{run.job}: {span} late"
         when = f"{due:%Y-%m-%d %H:%M} UTC, missed by {span}"
     else:
-        title = f"{run.job}: deadline (SLA) at risk"
+        title = f"{run.job}: {span} left"
         when = f"{due:%Y-%m-%d %H:%M} UTC, in {span}"
     rows = sum(shard.plan.rows for shard in waiting)
     reserved, spent = ports.ledger.spent(run.run)
@@ -124,13 +124,13 @@ def _report(ports: Ports, run: Run, books: Books, link: str) -> Message:
 
 def _failure(ports: Ports, run: Run, books: Books | None, problem: NightbatchError, link: str) -> Message:
     is_incomplete = isinstance(problem, RunIncomplete)
-    what = f"incomplete, {problem.pending:,} rows are pending" if isinstance(problem, RunIncomplete) else "failed"
+    what = f"{problem.pending:,} rows are pending" if isinstance(problem, RunIncomplete) else str(run.window)
     moment = f"{ports.clock.now():%Y%m%dT%H%M%S}"
     return Message(
         # A run may fail, be cleared, and fail again: each ending is an event of its own.
         event_id=f"{run.run}:failed:{books.state if books else 'no-plan'}:{moment}",
         kind="incomplete" if is_incomplete else "failed",
-        title=f"{run.job}: run {what}",
+        title=f"{run.job}: {what}",
         facts=(
             ("What happened", str(problem)),
             ("Window", str(run.window)),

@@ -45,7 +45,7 @@ def test_a_mail_says_what_happened_what_comes_next_and_what_to_do(sink):
     notifier(sink.port).send(MESSAGE)
 
     (mail,) = sink.mails()
-    assert mail.subject == "Deadline missed: review_sentiment is 45 minutes late"
+    assert mail.subject == "Deadline (SLA) missed: review_sentiment is 45 minutes late"
     assert (mail.sender, mail.recipients) == ("night@example.com", ["a@example.com", "b@x.com"])
     for part in (mail.text, mail.html):
         for words in ("45 min", "batch_1, batch_2", "goes on waiting", "unless it is still late", MESSAGE.event_id):

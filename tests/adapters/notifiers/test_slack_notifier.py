@@ -41,7 +41,7 @@ def test_a_message_says_what_happened_what_comes_next_and_what_to_do(sink):
 
     (message,) = sink.messages()
     assert message.path == f"/services/{TOKEN}"
-    assert message.text == "Deadline missed: review_sentiment is 45 minutes late"
+    assert message.text == "Deadline (SLA) missed: review_sentiment is 45 minutes late"
     shown = json.dumps(message.payload["blocks"])
     for words in ("value 11", "goes on waiting", "unless it is still late", MESSAGE.event_id):
         assert words in shown

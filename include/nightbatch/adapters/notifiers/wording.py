@@ -8,8 +8,8 @@ from urllib.parse import quote, urlsplit
 from nightbatch.ports import Message
 
 KINDS = {
-    "at_risk": "Deadline at risk",
-    "late": "Deadline missed",
+    "at_risk": "Deadline (SLA) at risk",
+    "late": "Deadline (SLA) missed",
     "failed": "Run failed",
     "incomplete": "Run incomplete",
     "report": "Run report",
