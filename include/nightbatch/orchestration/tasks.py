@@ -159,7 +159,7 @@ class BatchSensor(BaseOperator):
         self._find_link(ports, ref)
         if isinstance(outcome, Waiting):
             self.log.info("job %s, run %s, shard %s: %s", job.name, ref.run, ref.name, outcome.reason)
-            self.defer(trigger=self._trigger(ports, outcome), method_name="execute")
+            self.defer(trigger=self._trigger(ports, ref, outcome), method_name="execute")
         self.log.info("job %s, run %s, shard %s: %s", job.name, ref.run, ref.name, outcome.state)
 
     def _find_link(self, ports: Ports, ref: ShardRef) -> None:
@@ -171,7 +171,7 @@ class BatchSensor(BaseOperator):
             # Airflow asks for the link only when a task ends, and a batch is looked at while it waits.
             context["ti"].xcom_push(key=BatchLink().xcom_key, value=self.batch_url)
 
-    def _trigger(self, ports: Ports, waiting: Waiting) -> ShardTrigger:
+    def _trigger(self, ports: Ports, ref: ShardRef, waiting: Waiting) -> ShardTrigger:
         batch = waiting.batch
         if batch is None:
             return ShardTrigger(until=waiting.until.isoformat())
@@ -183,6 +183,7 @@ class BatchSensor(BaseOperator):
             created=batch.created_utc.isoformat(),
             poll_from_s=ports.settings.poll_from_s,
             poll_to_s=ports.settings.poll_to_s,
+            about=f"job={self.job.name} run={ref.run} shard={ref.name}",
         )
 
 

@@ -38,7 +38,7 @@ class ShardTrigger(BaseTrigger):
     `on_kill` is left as it is.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  all of it must survive being written down
         self,
         *,
         until: str,
@@ -49,17 +49,20 @@ class ShardTrigger(BaseTrigger):
         poll_from_s: float = 30.0,
         poll_to_s: float = 300.0,
         request_timeout_s: float = 60.0,
+        about: str = "",
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow does not type it
         self.until, self.created = until, created
         self.provider, self.connection, self.batch_id = provider, connection, batch_id
         self.poll_from_s, self.poll_to_s, self.request_timeout_s = poll_from_s, poll_to_s, request_timeout_s
+        self.about = about
+        """Job, run and shard, for the log: `job=reviews run=… shard=r0-s003`."""
         self.last_seen: datetime | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Give the path and the arguments to make this trigger again in another triggerer."""
         names = ("until", "provider", "connection", "batch_id", "created", "poll_from_s", "poll_to_s")
-        arguments = {name: getattr(self, name) for name in (*names, "request_timeout_s")}
+        arguments = {name: getattr(self, name) for name in (*names, "request_timeout_s", "about")}
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -86,7 +89,7 @@ class ShardTrigger(BaseTrigger):
                 state = await self._poll()
             except Transient as error:
                 failed += 1
-                self.log.warning("batch %s: look %d failed: %s", self.batch_id, failed, error)
+                self.log.warning("[%s batch=%s] look %d failed: %s", self.about, self.batch_id, failed, error)
                 if failed >= MAX_FAILED_LOOKS:
                     return f"{failed} looks in a row failed"
                 continue
@@ -100,7 +103,7 @@ class ShardTrigger(BaseTrigger):
             decision = decide(state, now=now, last_seen=self.last_seen or began)
             if decision.next is not Next.WAIT:
                 return decision.reason
-            self.log.info("batch %s: %s", self.batch_id, decision.reason)
+            self.log.info("[%s batch=%s] %s", self.about, self.batch_id, decision.reason)
 
     async def _poll(self) -> BatchState:
         connections = await airflow_connections([self.connection])
