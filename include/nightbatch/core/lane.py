@@ -1,8 +1,7 @@
-"""A lane: one model, reached through one connection, in one mode, with its limits."""
+"""The mode of a lane: how answers are asked for."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -11,16 +10,3 @@ class Mode(StrEnum):
 
     BATCH = "batch"
     REALTIME = "realtime"
-
-
-@dataclass(frozen=True)
-class Lane:
-    """Where a shard is sent."""
-
-    provider: str
-    model: str
-    connection: str
-    mode: Mode = Mode.BATCH
-
-    def __str__(self) -> str:
-        return f"{self.provider}:{self.model} by {self.connection} ({self.mode})"
