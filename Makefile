@@ -12,16 +12,20 @@ LIMIT ?=
 
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-others check golden clean setup format
+.PHONY: demo test test-faults test-others check golden clean setup format
 
 demo: setup ## Run two real nightly jobs in a real Airflow, on this machine alone; EXIT=1 stops by itself
 	@exec env $(if $(VENDORS),VENDORS=$(VENDORS)) $(BIN)/python -m nightbatch.demo $(if $(EXIT),--exit) $(if $(LIMIT),--limit $(LIMIT))
 
 # The quick tests run side by side; those that start whole stacks run alone, since some of them watch the clock.
 test: setup ## Run every test
-	$(BIN)/python -m pytest -m "not stack and not live" -n 2 --dist worksteal
-	$(BIN)/python -m pytest -m "stack"
+	$(BIN)/python -m pytest -m "not stack and not live and not faults" -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "stack and not faults"
 	@$(MAKE) --no-print-directory test-others
+
+# Cells are independent of each other; those that share one running Airflow name a group, and stay together.
+test-faults: setup ## Kill every process at every point, and let the vendor misbehave; ends with a table of all cells
+	$(BIN)/python -m pytest tests/faults -n 2 --dist loadgroup
 
 # What does not touch Airflow or a server runs on the other Pythons of this machine too.
 test-others: setup ## Run the rules and steps on every other installed Python

@@ -1,0 +1,1 @@
+"""The fault harness: real processes, a real ledger, store and vendor, and everything that can go wrong with them."""
