@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from tests.adapters.ledger_builders import COST, NOW, collected, intent, opened, sealed_run
 
 from nightbatch.adapters.ledger_sql import SqlLedger
-from nightbatch.adapters.ledger_tables import Usd, UtcTime, metadata
+from nightbatch.adapters.ledger_tables import metadata
+from nightbatch.adapters.ledger_types import Usd, UtcTime
 from nightbatch.core.ids import ShardRef
 
 pytest_plugins = ["tests.servers"]

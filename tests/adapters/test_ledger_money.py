@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from tests.adapters.ledger_builders import NIGHT, NOW, batch, intent, round_plan
 
 from nightbatch.adapters.ledger_sql import SqlLedger
-from nightbatch.adapters.ledger_tables import Usd, rounded_up, usd_sum
+from nightbatch.adapters.ledger_types import Usd, rounded_up, usd_sum
 from nightbatch.core.ids import ShardRef
 from nightbatch.core.money import Cost
 from nightbatch.errors import BudgetExceeded, StaleAttempt

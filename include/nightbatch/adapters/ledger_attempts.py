@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from nightbatch.adapters import ledger_money
 from nightbatch.adapters.ledger_runs import lock_run
 from nightbatch.adapters.ledger_shards import cost_values, lock_shard, move, of_shard, ref_of
-from nightbatch.adapters.ledger_tables import AnyRow, attempts
+from nightbatch.adapters.ledger_tables import attempts
+from nightbatch.adapters.ledger_types import AnyRow
 from nightbatch.core.batch import BatchState, BatchStatus
 from nightbatch.core.ids import ShardRef
 from nightbatch.core.money import Cost

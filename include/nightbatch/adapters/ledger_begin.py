@@ -11,7 +11,8 @@ from nightbatch.adapters import ledger_money
 from nightbatch.adapters.ledger_engine import insert_absent
 from nightbatch.adapters.ledger_runs import lock_run
 from nightbatch.adapters.ledger_shards import attempt_of, lock_shard, move, of_shard, ref_of
-from nightbatch.adapters.ledger_tables import AnyRow, attempts, rounded_up, runs
+from nightbatch.adapters.ledger_tables import accounts, attempts, runs
+from nightbatch.adapters.ledger_types import AnyRow, rounded_up
 from nightbatch.core.shard import ShardState
 from nightbatch.errors import MustWait, RunIncomplete, RunOverlaps, StaleAttempt
 from nightbatch.ports import Attempt, Intent
@@ -23,6 +24,7 @@ RIVAL_PAUSE = timedelta(seconds=5)
 def begin(connection: sa.Connection, intent: Intent, *, now: datetime) -> Attempt:
     """Claim a shard, write the intent and reserve the worst case; see the port."""
     ref = intent.ref
+    _lock_account(connection, intent)
     run = lock_run(connection, ref.run)
     shard = lock_shard(connection, ref)
     _check_turn(connection, run, shard, intent, now=now)
@@ -46,8 +48,8 @@ def begin(connection: sa.Connection, intent: Intent, *, now: datetime) -> Attemp
         "send_deadline_utc": send_deadline,
         "certain_utc": send_deadline + intent.certain_after,
         "reserved_usd": reserve_usd,
+        "model": shard.model,
     }
-    # A rival with the same number of rows in another transaction is waited for here, and then seen.
     if not insert_absent(connection, attempts, **values):
         raise _rival(connection, intent, rows=shard.rows, now=now)
     row = connection.execute(sa.select(attempts).where(of_shard(ref), attempts.c.number == number)).one()
@@ -55,6 +57,13 @@ def begin(connection: sa.Connection, intent: Intent, *, now: datetime) -> Attemp
     claimed = {"attempts": number, "current_attempt": number, "not_before_utc": None}
     move(connection, ref, ShardState.SUBMITTING, now=now, **claimed)
     return attempt_of(row._mapping)
+
+
+def _lock_account(connection: sa.Connection, intent: Intent) -> None:
+    """Make this the only transaction that begins an attempt in the account, so that what is free is free for it."""
+    is_account = sa.and_(accounts.c.provider == intent.provider, accounts.c.account == intent.account)
+    insert_absent(connection, accounts, provider=intent.provider, account=intent.account)
+    connection.execute(sa.select(accounts).where(is_account).with_for_update(key_share=True)).one()
 
 
 def _check_turn(connection: sa.Connection, run: AnyRow, shard: AnyRow, intent: Intent, *, now: datetime) -> None:

@@ -7,7 +7,8 @@ from decimal import Decimal
 
 import sqlalchemy as sa
 
-from nightbatch.adapters.ledger_tables import AnyRow, attempts, money, runs, shards, usd_sum
+from nightbatch.adapters.ledger_tables import attempts, money, runs, shards
+from nightbatch.adapters.ledger_types import AnyRow, usd_sum
 from nightbatch.errors import BudgetExceeded
 
 RESERVE, RELEASE, ACTUAL = "reserve", "release", "actual"

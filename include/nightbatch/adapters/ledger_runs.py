@@ -10,7 +10,8 @@ import sqlalchemy as sa
 
 from nightbatch.adapters.ledger_engine import insert_absent
 from nightbatch.adapters.ledger_shards import plan_of, plan_values
-from nightbatch.adapters.ledger_tables import AnyRow, jobs, pending, rounds, runs, shards
+from nightbatch.adapters.ledger_tables import jobs, pending, rounds, runs, shards
+from nightbatch.adapters.ledger_types import AnyRow
 from nightbatch.core.ids import ShardRef, run_id
 from nightbatch.core.shard import ShardState
 from nightbatch.core.window import Window

@@ -8,7 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from nightbatch.adapters.ledger_tables import AnyRow, attempts, rounded_up, shards
+from nightbatch.adapters.ledger_tables import attempts, shards
+from nightbatch.adapters.ledger_types import AnyRow, rounded_up
 from nightbatch.core.ids import ShardRef
 from nightbatch.core.money import Cost, Usage
 from nightbatch.core.shard import ShardPlan, ShardState

@@ -5,7 +5,7 @@ import uuid
 import sqlalchemy as sa
 from alembic import op
 
-from nightbatch.adapters.ledger_tables import BIG_ID, Usd, UtcTime
+from nightbatch.adapters.ledger_types import BIG_ID, Usd, UtcTime
 
 revision = "0001"
 down_revision = None

@@ -1,0 +1,99 @@
+"""Queues and budgets shared by all jobs of an account, gates, the proof of a run, and what is tidied up."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from nightbatch.adapters.ledger_types import UtcTime
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Add what is new; every column that an older library does not know has a default, so that it may go on."""
+    _add_queues()
+    _add_gates()
+    _add_proof()
+    _add_tidying()
+
+
+def downgrade() -> None:
+    """Refuse: a ledger only goes forward; restore a backup instead."""
+    raise NotImplementedError("a ledger only goes forward; restore a backup instead")
+
+
+def _add_queues() -> None:
+    op.create_table(
+        "nb_accounts",
+        sa.Column("provider", sa.Text, primary_key=True),
+        sa.Column("account", sa.Text, primary_key=True),
+    )
+    op.add_column("nb_attempts", sa.Column("model", sa.Text, nullable=False, server_default=""))
+    op.add_column("nb_attempts", sa.Column("queue_tokens", sa.BigInteger, nullable=False, server_default="0"))
+    op.create_index("nb_attempts_account_idx", "nb_attempts", ["provider", "account", "state"])
+    op.create_table(
+        "nb_queue",
+        sa.Column("run", sa.Text, primary_key=True),
+        sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("shard", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("provider", sa.Text, nullable=False),
+        sa.Column("account", sa.Text, nullable=False),
+        sa.Column("model", sa.Text, nullable=False),
+        sa.Column("job", sa.Text, nullable=False),
+        sa.Column("priority", sa.Integer, nullable=False),
+        sa.Column("tokens", sa.BigInteger, nullable=False),
+        sa.Column("rows", sa.BigInteger, nullable=False),
+        sa.Column("since_utc", UtcTime, nullable=False),
+        sa.Column("seen_utc", UtcTime, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["run", "round", "shard"],
+            ["nb_shards.run", "nb_shards.round", "nb_shards.shard"],
+            name="nb_queue_shard_fkey",
+        ),
+    )
+    op.create_index("nb_queue_account_idx", "nb_queue", ["provider", "account"])
+    op.create_table(
+        "nb_limits",
+        sa.Column("provider", sa.Text, primary_key=True),
+        sa.Column("account", sa.Text, primary_key=True),
+        sa.Column("model", sa.Text, primary_key=True),
+        sa.Column("kind", sa.Text, primary_key=True),
+        sa.Column("most", sa.BigInteger, nullable=False),
+        sa.Column("learned_utc", UtcTime, nullable=False),
+    )
+
+
+def _add_gates() -> None:
+    op.create_table(
+        "nb_gates",
+        sa.Column("run", sa.Text, sa.ForeignKey("nb_runs.run"), primary_key=True),
+        sa.Column("kind", sa.Text, primary_key=True),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("facts", sa.JSON, nullable=False),
+        sa.Column("decided_by", sa.Text, nullable=False, server_default=""),
+        sa.Column("decided_utc", UtcTime, nullable=False),
+    )
+
+
+def _add_proof() -> None:
+    op.create_table(
+        "nb_proofs",
+        sa.Column("run", sa.Text, sa.ForeignKey("nb_runs.run"), primary_key=True),
+        sa.Column("link", sa.Text, primary_key=True),
+        sa.Column("place", sa.Text, primary_key=True),
+        sa.Column("expected", sa.Text, nullable=False),
+        sa.Column("found", sa.Text, nullable=False),
+        sa.Column("holds", sa.Boolean, nullable=False),
+        sa.Column("proved_utc", UtcTime, nullable=False),
+    )
+    op.add_column("nb_attempts", sa.Column("vendor_usage", sa.JSON))
+    op.add_column("nb_shards", sa.Column("rates", sa.JSON))
+
+
+def _add_tidying() -> None:
+    op.add_column("nb_attempts", sa.Column("result_files", sa.JSON))
+    op.add_column("nb_attempts", sa.Column("vendor_files_deleted_utc", UtcTime))
+    op.add_column("nb_runs", sa.Column("cancelled_utc", UtcTime))
+    op.add_column("nb_runs", sa.Column("staging_removed_utc", UtcTime))
