@@ -1,0 +1,99 @@
+"""What every command shares: options, exit codes, errors told as sentences, and the window that is meant."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nightbatch import cli_progress as progress
+from nightbatch import cli_show as show
+from nightbatch.core.window import Window
+from nightbatch.errors import JobInvalid, NightbatchError, Problem, Transient
+from nightbatch.job import Job
+
+if TYPE_CHECKING:
+    from nightbatch.ports import Ledger, Ports
+
+EXIT_FAILED, EXIT_INVALID, EXIT_UNEXPECTED, EXIT_TRY_AGAIN, EXIT_STOPPED = 1, 2, 70, 75, 130
+"""The run failed or is incomplete; the configuration is wrong; a bug; try again later (EX_TEMPFAIL); Ctrl-C."""
+
+STOPPED = "Batches that were sent go on at the vendor; run the same command again to collect them."
+
+JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="A job file, or the name of one in include/jobs.")]
+From = Annotated[str | None, typer.Option("--from", help="Start of the window, ISO 8601; UTC without a zone.")]
+To = Annotated[str | None, typer.Option("--to", help="End of the window; default: 24 hours after the start.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Read at most so many records.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what each step does, on stderr.")]
+Model = Annotated[str, typer.Option("--model", help="Use this model in the place of the job's first one.")]
+
+
+@contextmanager
+def errors_told(*, as_json: bool = False, verbose: bool = False) -> Iterator[None]:
+    """End every error in a sentence and an exit code; a traceback is shown on request, where it is not one of ours."""
+    progress.log_lines(verbose=verbose)
+    try:
+        yield
+    except NightbatchError as error:
+        code = EXIT_INVALID if _is_configuration(error) else EXIT_TRY_AGAIN if isinstance(error, Transient) else 1
+        show.error(type(error).__name__, str(error), as_json=as_json)
+        raise typer.Exit(code) from None
+    except KeyboardInterrupt:
+        show.error("Stopped", STOPPED, as_json=as_json)
+        raise typer.Exit(EXIT_STOPPED) from None
+    except (typer.Exit, typer.BadParameter):
+        raise
+    except Exception as error:
+        if verbose:
+            raise
+        text = f"{type(error).__name__}: {error}. This should not happen; --verbose shows where it comes from."
+        show.error("Unexpected", text, as_json=as_json)
+        raise typer.Exit(EXIT_UNEXPECTED) from None
+
+
+def _is_configuration(error: NightbatchError) -> bool:
+    from nightbatch import errors
+
+    return isinstance(error, errors.JobInvalid | errors.ConnectionInvalid | errors.LedgerMismatch)
+
+
+def ports_of(job: Job) -> Ports:
+    """Open everything that a job needs, as the environment says."""
+    from nightbatch.adapters.connections import from_environment
+    from nightbatch.adapters.registry import open_ports, settings_from
+
+    return open_ports(job, settings_from(os.environ), from_environment(os.environ))
+
+
+def _instant(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        remedy = "Write it like 2026-11-21 or 2026-11-21T02:00+01:00."
+        raise JobInvalid("the command", [Problem("window", f"{text!r} is no ISO 8601 time", remedy)]) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def window_of(start: str | None, end: str | None, *, now: datetime) -> Window:
+    """Give the window that a command names; without one, yesterday in UTC."""
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    first = _instant(start) if start else (_instant(end) if end else midnight) - timedelta(days=1)
+    last = _instant(end) if end else first + timedelta(days=1)
+    try:
+        return Window(first, last)
+    except ValueError as error:
+        remedy = "Give a --to that is after --from."
+        raise JobInvalid("the command", [Problem("window", str(error), remedy)]) from None
+
+
+def ledger_of_environment() -> Ledger:
+    """Open the ledger that the environment names."""
+    from nightbatch.adapters.registry import open_ledger, settings_from
+
+    return open_ledger(settings_from(os.environ))
