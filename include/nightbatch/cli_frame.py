@@ -18,13 +18,14 @@ from nightbatch.errors import JobInvalid, NightbatchError, Problem, Transient
 from nightbatch.job import Job
 
 if TYPE_CHECKING:
-    from nightbatch.ports import Ledger, Ports
+    from nightbatch.ports import Ledger, Ports, Run
 
 EXIT_FAILED, EXIT_INVALID, EXIT_UNEXPECTED, EXIT_TRY_AGAIN, EXIT_STOPPED = 1, 2, 70, 75, 130
 """The run failed or is incomplete; the configuration is wrong; a bug; try again later (EX_TEMPFAIL); Ctrl-C."""
 
 STOPPED = "Batches that were sent go on at the vendor; run the same command again to collect them."
 
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or a job's for its latest run.")]
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="A job file, or the name of one in include/jobs.")]
 From = Annotated[str | None, typer.Option("--from", help="Start of the window, ISO 8601; UTC without a zone.")]
 To = Annotated[str | None, typer.Option("--to", help="End of the window; default: 24 hours after the start.")]
@@ -97,3 +98,16 @@ def ledger_of_environment() -> Ledger:
     from nightbatch.adapters.registry import open_ledger, settings_from
 
     return open_ledger(settings_from(os.environ))
+
+
+def run_named(ledger: Ledger, name: str) -> Run:
+    """Find the run that a command names: by its own name, or by its job's, which means that job's latest run."""
+    try:
+        return ledger.run(name)
+    except LookupError:
+        latest = ledger.runs(job=name, limit=1)
+    if latest:
+        return latest[0]
+    jobs = ", ".join(sorted({run.job for run in ledger.runs(limit=1_000)})) or "none"
+    remedy = f"Name a run as `nightbatch status` shows it, or a job for its latest run. Jobs with runs: {jobs}."
+    raise JobInvalid("the command", [Problem("RUN", f"there is no run or job {name!r} in this ledger", remedy)])
