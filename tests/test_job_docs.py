@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from nightbatch.job import (
     Answer,
+    CanarySpec,
     DeadlineSpec,
     FileSinkSpec,
     FileSourceSpec,
@@ -37,6 +38,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "sink-files": FileSinkSpec,
     "deadline": DeadlineSpec,
     "shard": ShardSpec,
+    "canary": CanarySpec,
     "notify": Notify,
 }
 

@@ -1,4 +1,4 @@
-"""The command line: `nightbatch check | plan | try | run | status | migrate | emulator`. Needs no Airflow."""
+"""The command line: `nightbatch check | plan | try | run | status | release | migrate | emulator`. Needs no Airflow."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from nightbatch.cli_frame import (
     ports_of,
     window_of,
 )
+from nightbatch.cli_release import release
 from nightbatch.errors import DoesNotAddUp, RunFailed, RunIncomplete
 
 app = typer.Typer(
@@ -149,6 +150,9 @@ def migrate() -> None:
     with errors_told():
         ledger = ledger_of_environment()
         show.note(f"ledger {ledger.ledger_id} is up to date")
+
+
+app.command()(release)
 
 
 def _mount_emulator() -> None:

@@ -53,7 +53,11 @@ def _status_facts(ledger: Ledger, run: Run, now: datetime) -> Iterator[tuple[str
     yield "rows", _rows(run, shards)
     yield "shards", _states(shards)
     yield "cost", usd(spent) + (f", at most {usd(reserved)} more" if reserved else "")
-    if run.state != "complete":
+    gate = ledger.gate(run.run, "canary")
+    if run.state != "complete" and gate is not None and gate.state == "stopped":
+        yield "waits for", f"a person: {'; '.join(gate.facts['breaches'])}"
+        yield "next", f"nightbatch release {run.run}, then run the window again; or the job's next run, with a canary"
+    elif run.state != "complete":
         yield "waits for", _waits_for(shards, now)
         yield "next", _next_action(run, shards)
 

@@ -34,6 +34,7 @@ from nightbatch.job import Job
 from nightbatch.logs import about, logger
 from nightbatch.ports import PendingFile, Ports, RoundPlan, Run, Shard, Store
 from nightbatch.steps import pack as packing
+from nightbatch.steps.canary import hold_back, let_go, stopped, wants_canary
 from nightbatch.steps.estimate import Estimate, NoStore, estimate
 from nightbatch.steps.give_up import give_up
 from nightbatch.steps.lanes import OpenLane, open_lane
@@ -66,6 +67,8 @@ class Options:
     """Send unchanged records too."""
     force: str = ""
     """Make a new plan for a window that has one. The text names who asked: the same asker is heard once."""
+    release: str = ""
+    """Let the rows go that the canary of the window's last plan held back. The text names who asked."""
     deadline_utc: datetime | None = None
     """Replaces the job's deadline for this run."""
 
@@ -116,6 +119,8 @@ def prepare(
     options = options or Options()
     job = with_model(job, options.model)
     past = past_of(ports.ledger, job.name, window, limit=options.limit, asker=options.force)
+    if options.release:
+        _release(ports, past, options.release)
     if past.forced_away and give_up(ports, past.forced_away):
         _close(ports, past.forced_away)
     run = ports.ledger.open_run(job.name, window, now=ports.clock.now(), force=past.wants_new_plan)
@@ -128,6 +133,13 @@ def prepare(
             log.info("prepare: %s requests in %d shards", f"{sealed.facts['counts']['requests']:,}", len(sealed.shards))
         bury(ports, Job.from_json(sealed.facts["job"]), sealed)
     return sealed
+
+
+def _release(ports: Ports, past: Past, by: str) -> None:
+    """Let go what the window's last plan held back; asked for again, its successor holds nothing back any more."""
+    latest = past.generations[-1] if past.generations else None
+    if latest is not None and stopped(ports.ledger, latest.run):
+        let_go(ports.ledger, latest, by=by, now=ports.clock.now())
 
 
 def _close(ports: Ports, run: Run) -> None:
@@ -168,6 +180,7 @@ def _seal(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch:
         ledger=ports.ledger.ledger_id,
         folder=folder,
         numbers=packing.numbers(run.run, 0),
+        first_rows=job.canary.rows if job.canary and wants_canary(ports.ledger, job, goes_on_from) else None,
     )
     with seen() as memory:
         _learn(ports, job, memory, options)
@@ -187,6 +200,7 @@ def _seal(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch:
         "goes_on": goes_on_from is not None,
         "deadline_utc": options.deadline_utc.isoformat() if options.deadline_utc else "",
         "price_note": lane.price_note,
+        "canary_rows": filler.plans[0].rows if filler.first_rows and len(filler.plans) > 1 else 0,
     }
     plan = RoundPlan(run.run, 0, packed.shards, facts)
     return ports.ledger.seal(plan, pending=pending, now=ports.clock.now())
@@ -267,7 +281,7 @@ def _look(ports: Ports, job: Job, shard: Shard) -> Outcome:
     try:
         match shard.state:
             case ShardState.SEALED:
-                return submit(ports, job, shard)
+                return hold_back(ports, job, shard) or submit(ports, job, shard)
             case ShardState.SUBMITTING:
                 return resolve(ports, shard)
             case ShardState.OPEN:

@@ -21,11 +21,12 @@ from .job_ends import (
     pick_sink,
     pick_source,
 )
-from .job_parts import Answer, DeadlineSpec, ModelChoice, Notify, Part, Prompt, ShardSpec, Text, Usd
+from .job_parts import Answer, CanarySpec, DeadlineSpec, ModelChoice, Notify, Part, Prompt, ShardSpec, Text, Usd
 from .job_values import Cron, Duration, Zone, raise_faults
 
 __all__ = [
     "Answer",
+    "CanarySpec",
     "DeadlineSpec",
     "FileSinkSpec",
     "FileSourceSpec",
@@ -81,6 +82,8 @@ class Job(Part):
     """The most one run may cost at worst, in USD; the worst case is reserved before anything is sent."""
     shard: ShardSpec = ShardSpec()
     """How much one batch may hold."""
+    canary: CanarySpec | None = None
+    """Send a few requests first, and the others only if these came back well; absent: all go at once."""
     notify: Notify = Notify()
     """Whom to tell, and of what."""
     retention: Duration = timedelta(days=30)

@@ -206,6 +206,19 @@ class ShardSpec(Part):
     """Most bytes of one batch, like `50MB`."""
 
 
+class CanarySpec(Part):
+    """A few requests that go first; the others follow only if these came back well."""
+
+    rows: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 100
+    """How many requests go first, in a batch of their own."""
+    max_bad_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.1
+    """The others stay back if a larger share of the canary's rows is answered badly or refused; 0 to 1."""
+    max_length_growth: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
+    """The others stay back if an answer has more output tokens than so many times the last good run's."""
+    max_cost_growth: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.5
+    """The others stay back if a row costs more than so many times the last good run's."""
+
+
 MailAddress = Annotated[str, StringConstraints(pattern=r"^[^@\s,;<>\"]+@[^@\s,;<>\"]+$", max_length=254)]
 Occasion = Literal["at_risk", "late", "failed", "report"]
 

@@ -388,6 +388,21 @@ class PendingFile:
 
 
 @dataclass(frozen=True)
+class Gate:
+    """Where a run waits for a person, or was let through."""
+
+    run: str
+    kind: str
+    """`canary`."""
+    state: Literal["passed", "stopped", "released"]
+    facts: Mapping[str, Any]
+    """The figures it was decided by."""
+    decided_by: str
+    """Who released it; empty where nightbatch decided."""
+    decided_utc: datetime
+
+
+@dataclass(frozen=True)
 class Attempt:
     """One try to get one shard answered: an intent, and what became of it."""
 
@@ -566,6 +581,17 @@ class Ledger(Protocol):
 
     def spent(self, run: str) -> tuple[Decimal, Decimal]:
         """Give (reserved, actual) USD of a run over all its rounds."""
+
+    # gates
+    def gate(self, run: str, kind: str) -> Gate | None:
+        """Give what was decided about a run at a gate; None before."""
+
+    def decide_gate(self, run: str, kind: str, state: str, facts: Mapping[str, Any], *, by: str, now: datetime) -> Gate:
+        """
+        Decide about a run at a gate, and give what holds: this, or what was decided before.
+
+        Only `released` changes an earlier decision, and only `stopped`.
+        """
 
     # events
     def record_event(self, event_id: str, kind: str, run: str, payload: Mapping[str, Any], *, now: datetime) -> None:

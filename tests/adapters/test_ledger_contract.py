@@ -34,7 +34,7 @@ from nightbatch.core.money import Cost, Usage
 from nightbatch.core.shard import ShardPlan, ShardState
 from nightbatch.core.window import Window
 from nightbatch.errors import BudgetExceeded, MustWait, RunIncomplete, RunOverlaps, StaleAttempt
-from nightbatch.ports import Attempt, Ledger, PendingFile, RoundPlan, Run, Shard
+from nightbatch.ports import Attempt, Gate, Ledger, PendingFile, RoundPlan, Run, Shard
 
 pytest_plugins = ["tests.servers"]
 
@@ -747,3 +747,22 @@ def test_outcomes_and_states_are_those_of_the_port() -> None:
     assert set(_MAY_END) == set(get_args(get_type_hints(Ledger.end_attempt)["outcome"]))
     assert set().union(*_MAY_END.values(), _MAY_END) < set(get_args(get_type_hints(Attempt)["state"]))
     assert STATES == ("open", "complete", "incomplete", "failed")
+
+
+def test_a_gate_is_decided_once_and_only_a_person_opens_it(ledger: SqlLedger, run: str) -> None:
+    assert ledger.gate(run, "canary") is None
+
+    stopped = ledger.decide_gate(run, "canary", "stopped", {"breaches": ["too long"]}, by="", now=NOW)
+    again = ledger.decide_gate(run, "canary", "passed", {}, by="", now=LATER)
+    released = ledger.decide_gate(run, "canary", "released", {}, by="a person", now=LATER)
+
+    assert again == stopped == Gate(run, "canary", "stopped", {"breaches": ["too long"]}, "", NOW)
+    assert released == Gate(run, "canary", "released", {"breaches": ["too long"]}, "a person", LATER)
+    assert ledger.decide_gate(run, "canary", "released", {}, by="another", now=LATER) == released
+    assert ledger.gate(run, "canary") == released
+
+
+def test_what_a_gate_let_through_stays_let_through(ledger: SqlLedger, run: str) -> None:
+    passed = ledger.decide_gate(run, "canary", "passed", {}, by="", now=NOW)
+
+    assert ledger.decide_gate(run, "canary", "released", {}, by="a person", now=LATER) == passed

@@ -13,6 +13,7 @@ from nightbatch.adapters import (
     ledger_attempts,
     ledger_begin,
     ledger_events,
+    ledger_gates,
     ledger_migrate,
     ledger_money,
     ledger_runs,
@@ -24,7 +25,7 @@ from nightbatch.core.batch import BatchState
 from nightbatch.core.ids import ShardRef
 from nightbatch.core.money import Cost
 from nightbatch.core.window import Window
-from nightbatch.ports import Attempt, Intent, PendingFile, RoundPlan, Run, Shard
+from nightbatch.ports import Attempt, Gate, Intent, PendingFile, RoundPlan, Run, Shard
 
 
 class SqlLedger:
@@ -197,6 +198,17 @@ class SqlLedger:
         """Give (reserved, actual) USD of a run over all its rounds."""
         with self._database.read() as connection:
             return ledger_money.spent(connection, run)
+
+    # gates
+    def gate(self, run: str, kind: str) -> Gate | None:
+        """Give what was decided about a run at a gate; None before."""
+        with self._database.read() as connection:
+            return ledger_gates.gate(connection, run, kind)
+
+    def decide_gate(self, run: str, kind: str, state: str, facts: Mapping[str, Any], *, by: str, now: datetime) -> Gate:
+        """Decide about a run at a gate, and give what holds; only `released` changes an earlier decision."""
+        with self._database.write() as connection:
+            return ledger_gates.decide(connection, run, kind, state, facts, by=by, now=now)
 
     # events
     def record_event(self, event_id: str, kind: str, run: str, payload: Mapping[str, Any], *, now: datetime) -> None:

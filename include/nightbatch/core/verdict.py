@@ -47,6 +47,7 @@ class Reason(StrEnum):
     BAD_RECORD = "bad_record"
     TOO_LARGE = "too_large"
     REQUEST_REFUSED = "request_refused"
+    CANARY = "canary"
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,10 @@ def params() -> dict[str, Param]:
             description="Make a new plan for a window that was run before. It pays for the window again.",
             section="More",
         ),
+        "release": Param(
+            False, type="boolean", title="Release the canary",
+            description="Send what the canary of this window's last run held back.", section="More",
+        ),
     }  # fmt: skip
 
 
@@ -111,5 +115,6 @@ def options_of(context: Mapping[str, Any]) -> Options:
         model=chosen.get("model") or "",
         refresh=bool(chosen.get("refresh")),
         force=f"airflow {context['dag_run'].run_id}" if chosen.get("force") else "",
+        release=f"airflow {context['dag_run'].run_id}" if chosen.get("release") else "",
         deadline_utc=_time(chosen, "deadline") if chosen.get("deadline") else None,
     )

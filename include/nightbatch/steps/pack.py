@@ -117,8 +117,18 @@ class ShardFiller:
     """Fills shard after shard of one round; several fillers share the numbering of their round."""
 
     def __init__(
-        self, store: Store, lane: OpenLane, *, ledger: str, folder: str, numbers: Iterator[ShardRef], hint: str = ""
+        self,
+        store: Store,
+        lane: OpenLane,
+        *,
+        ledger: str,
+        folder: str,
+        numbers: Iterator[ShardRef],
+        hint: str = "",
+        first_rows: int | None = None,
     ) -> None:
+        self.first_rows = first_rows
+        """Most rows of the first shard, where it goes ahead of the others."""
         self._store, self.lane, self._ledger, self._folder = store, lane, ledger, folder
         self._numbers, self._hint = numbers, hint
         self._open: ShardWriter | None = None
@@ -136,7 +146,8 @@ class ShardFiller:
         """Append a request, in a new shard where the current one is full."""
         writer = self._open or self._next()
         line = writer.line(body)
-        if self.lane.limits.is_full(rows=writer.rows, size_bytes=writer.size_bytes, next_bytes=len(line)):
+        limits = self.lane.limits if self.plans else self.lane.limits.narrowed(max_rows=self.first_rows)
+        if limits.is_full(rows=writer.rows, size_bytes=writer.size_bytes, next_bytes=len(line)):
             self.plans.append(writer.close())
             writer = self._next()
             line = writer.line(body)

@@ -12,6 +12,7 @@ from nightbatch.job import Job
 from nightbatch.logs import logger
 from nightbatch.ports import Message, Ports, Run, Shard
 
+from .canary import stopped, why
 from .settle import Books
 
 log = logger(__name__)
@@ -125,6 +126,7 @@ def _report(ports: Ports, run: Run, books: Books, link: str) -> Message:
 def _failure(ports: Ports, run: Run, books: Books | None, problem: NightbatchError, link: str) -> Message:
     is_incomplete = isinstance(problem, RunIncomplete)
     what = f"{problem.pending:,} rows are pending" if isinstance(problem, RunIncomplete) else str(run.window)
+    gate = stopped(ports.ledger, run.run)
     moment = f"{ports.clock.now():%Y%m%dT%H%M%S}"
     return Message(
         # A run may fail, be cleared, and fail again: each ending is an event of its own.
@@ -133,6 +135,7 @@ def _failure(ports: Ports, run: Run, books: Books | None, problem: NightbatchErr
         title=f"{run.job}: {what}",
         facts=(
             ("What happened", str(problem)),
+            *((("Canary", why(gate)),) if gate else ()),
             ("Window", str(run.window)),
             ("Run", run.run),
             *(book_facts(books) if books else ()),
@@ -142,8 +145,20 @@ def _failure(ports: Ports, run: Run, books: Books | None, problem: NightbatchErr
             if is_incomplete
             else "Nothing happens on its own. Loaded answers stay; nothing is paid twice."
         ),
-        to_do="Mend the cause above, then clear the run in Airflow (with downstream), or run the window again.",
+        to_do=_release_words(run) if gate else _AGAIN,
         link=link or ports.settings.ui_base_url,
+    )
+
+
+_AGAIN = "Mend the cause above, then clear the run in Airflow (with downstream), or run the window again."
+
+
+def _release_words(run: Run) -> str:
+    return (
+        f"Look at the canary's answers. If they are as they should be, run `nightbatch release {run.run}` and then "
+        "clear the run in Airflow (with downstream). If not, mend prompt, schema or model and run the window with "
+        "force: it is planned anew. If nobody does either, the job's next run sends a canary of its own before it "
+        "takes these rows."
     )
 
 
