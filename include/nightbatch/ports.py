@@ -440,10 +440,15 @@ class Shard:
     """The attempt under way or the one that was collected; None before the first and after a refused one."""
     not_before_utc: datetime | None = None
     raw_names: tuple[str, ...] = ()
+    raw_sha256s: tuple[str, ...] = ()
     verdicts_name: str = ""
+    verdicts_sha256: str = ""
+    """Empty for shards that were collected before it was kept; so are the rates."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Rows by verdict kind and reason, once collected: `good`, `again:expired`, …"""
     cost: Cost = Cost()
+    rates: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The rates that the cost was booked at (`Rate.as_json`): `batch` and `realtime`."""
     merged: int = 0
     held_reason: str = ""
     taken_by_round: int | None = None
@@ -569,7 +574,15 @@ class Ledger(Protocol):
         """Record that the raw results are in the store, with their SHA-256."""
 
     def note_collected(
-        self, ref: ShardRef, *, verdicts_name: str, counts: Mapping[str, int], cost: Cost, now: datetime
+        self,
+        ref: ShardRef,
+        *,
+        verdicts_name: str,
+        verdicts_sha256: str = "",
+        counts: Mapping[str, int],
+        cost: Cost,
+        rates: Mapping[str, Mapping[str, str]] | None = None,
+        now: datetime,
     ) -> None:
         """Book the actual cost, return the unused reserve, mark the shard collected; twice changes nothing."""
 

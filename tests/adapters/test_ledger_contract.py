@@ -390,6 +390,9 @@ def test_equal_numbers_of_rows_are_not_sent_together_where_a_vendor_has_no_label
     assert ledger.begin(twin, now=NOW).number == 1
 
 
+RATES = {"batch": {"input_usd": "0.5", "source": "a list"}, "realtime": {"input_usd": "1", "source": "a list"}}
+
+
 def test_the_way_of_a_shard(ledger: SqlLedger, run: str, ref: ShardRef) -> None:
     """Every step, and all that the ledger then says of the shard."""
     attempt = ledger.begin(intent(ref), now=NOW)
@@ -399,7 +402,13 @@ def test_the_way_of_a_shard(ledger: SqlLedger, run: str, ref: ShardRef) -> None:
     ledger.note_seen(attempt.attempt_id, batch(vendor_status="finalizing", rows_done=40), now=LATER)
     ledger.note_stored(attempt.attempt_id, ["output.jsonl", "error.jsonl"], ["aa" * 32, "bb" * 32], now=LATER)
     ledger.note_collected(
-        ref, verdicts_name="verdicts.parquet", counts={"good": 98, "again:expired": 2}, cost=COST, now=LATER
+        ref,
+        verdicts_name="verdicts.parquet",
+        verdicts_sha256="cc" * 32,
+        counts={"good": 98, "again:expired": 2},
+        cost=COST,
+        rates=RATES,
+        now=LATER,
     )
     ledger.note_loaded(ref, merged=97, now=LATER)
 
@@ -418,9 +427,12 @@ def test_the_way_of_a_shard(ledger: SqlLedger, run: str, ref: ShardRef) -> None:
         attempts=1,
         current=ended,
         raw_names=("output.jsonl", "error.jsonl"),
+        raw_sha256s=("aa" * 32, "bb" * 32),
         verdicts_name="verdicts.parquet",
+        verdicts_sha256="cc" * 32,
         counts={"good": 98, "again:expired": 2},
         cost=COST,
+        rates=RATES,
         merged=97,
     )
     assert ledger.shards(run)[0] == ledger.shard(ref)

@@ -35,6 +35,11 @@ def test_the_cost_of_rows_is_the_cost_of_their_tokens_together(rate: Rate, rows:
     assert rate.cost_usd(together) == sum((rate.cost_usd(row) for row in rows), ZERO)
 
 
+@given(prices())
+def test_a_rate_comes_back_as_it_was_written_down(rate: Rate) -> None:
+    assert Rate.from_json(rate.as_json()) == rate
+
+
 @given(prices(), usages())
 def test_nothing_costs_more_than_its_worst_case(rate: Rate, usage: Usage) -> None:
     worst = rate.worst_usd(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import pytest
 
 from nightbatch.core.shard import ShardState
-from nightbatch.errors import ProviderBusy
+from nightbatch.errors import ProviderBusy, StaleAttempt
 from nightbatch.ports import RawFile
 from nightbatch.steps.collect import collect
 from nightbatch.steps.outcome import Moved
-from tests.memory_stack import Stack
+from tests.memory_stack import Stack, later
 from tests.steps.shards import again, opened, stack_of
 
 
@@ -30,6 +32,23 @@ def test_every_result_file_is_stored_as_it_came() -> None:
     shard = again(stack, shard.plan.ref)
     assert shard.state is ShardState.STORED
     assert [stack.store.files[name] for name in shard.raw_names] == [b"one\ntwo\n", b""]
+    assert shard.raw_sha256s == tuple(sha256(stack.store.files[name]).hexdigest() for name in shard.raw_names)
+
+
+def test_a_download_that_ends_late_leaves_what_was_stored_as_it_is() -> None:
+    """A process that was frozen wakes up after another one has stored and judged the batch."""
+    stack = stack_of(2)
+    shard, state = ended(stack)
+    collect(stack.ports(), shard, state)
+    first = again(stack, shard.plan.ref)
+    later(stack, seconds=1)
+    stack.provider.results = lambda _: iter([RawFile("output", iter([b"the same rows in another order\n"]))])
+
+    with pytest.raises(StaleAttempt):
+        collect(stack.ports(), shard, state)
+
+    assert again(stack, shard.plan.ref) == first
+    assert first.raw_sha256s == tuple(sha256(stack.store.files[name]).hexdigest() for name in first.raw_names)
 
 
 def test_a_download_that_breaks_off_leaves_nothing_and_is_done_again() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -26,6 +28,7 @@ def test_rows_come_back_as_they_were_written(rows) -> None:
     assert list(read_rows(store, "a.parquet", ("key", "sends"))) == rows
     assert list(read_rows(store, "a.parquet", ("sends",))) == [(sends,) for _, sends in rows]
     assert out.count == len(rows)
+    assert out.sha256 == hashlib.sha256(store.files["a.parquet"]).hexdigest()
 
 
 def test_many_rows_are_read_a_few_at_a_time() -> None:

@@ -6,16 +6,18 @@ import json
 from collections import Counter
 from dataclasses import replace
 from decimal import Decimal
+from hashlib import sha256
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightbatch.adapters.memory import MemoryStore
+from nightbatch.adapters.memory import MemoryStore, StaticPrices
 from nightbatch.core.ids import custom_id_prefix, run_code
+from nightbatch.core.money import Price
 from nightbatch.steps.parquet import read_rows
 from nightbatch.steps.validate import lines, validate
-from tests.memory_stack import RATE, job_of
+from tests.memory_stack import RATE, REALTIME, job_of, later
 from tests.steps.shards import UNHURRIED, again, stack_of, stored
 
 ROWS = 5
@@ -152,6 +154,22 @@ def test_a_second_look_finds_the_same_and_books_nothing_more() -> None:
 
     assert rows_again == rows
     assert second == first
+
+
+def test_a_reading_that_ends_late_leaves_the_booked_verdicts_as_they_are() -> None:
+    """A process that was frozen wakes up on another day, with another price."""
+    stack, job = stack_of(2), job_of()
+    shard = stored(stack, job)
+    validate(stack.ports(), job, shard)
+    first = again(stack, shard.plan.ref)
+    later(stack, hours=24)
+    dearer = replace(RATE, input_usd=9 * RATE.input_usd)
+
+    validate(stack.ports(prices=StaticPrices({("openai", "echo-1"): Price(dearer, dearer)})), job, shard)
+
+    assert again(stack, shard.plan.ref) == first
+    assert first.verdicts_sha256 == sha256(stack.store.files[first.verdicts_name]).hexdigest()
+    assert (first.rates["batch"], first.rates["realtime"]) == (RATE.as_json(), REALTIME.as_json())
 
 
 def test_both_files_of_a_batch_are_read() -> None:

@@ -186,8 +186,10 @@ def note_collected(
     ref: ShardRef,
     *,
     verdicts_name: str,
+    verdicts_sha256: str,
     counts: Mapping[str, int],
     cost: Cost,
+    rates: Mapping[str, Mapping[str, str]] | None,
     now: datetime,
 ) -> None:
     """Book the actual cost and return the reserve in one commit; twice changes nothing."""
@@ -201,7 +203,12 @@ def note_collected(
         sa.select(attempts).where(of_shard(ref), attempts.c.number == shard.current_attempt)
     ).one()
     ledger_money.book_actual(connection, attempt, cost.batch_usd, now=now)
-    verdicts = {"verdicts_name": verdicts_name, "counts": dict(counts)}
+    verdicts = {
+        "verdicts_name": verdicts_name,
+        "verdicts_sha256": verdicts_sha256,
+        "counts": dict(counts),
+        "rates": dict(rates) if rates else None,
+    }
     move(connection, ref, ShardState.COLLECTED, now=now, **verdicts, **cost_values(cost))
 
 

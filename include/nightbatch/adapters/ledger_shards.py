@@ -41,6 +41,7 @@ _PLAIN_PLAN = (
     "connection",
     "max_output_tokens",
     "hint",
+    "index_sha256",
 )
 _PLAIN_ATTEMPT = (
     "attempt_id",
@@ -115,9 +116,12 @@ def _shard_of(row: AnyRow) -> Shard:
         current=current,
         not_before_utc=row.not_before_utc,
         raw_names=tuple(row.raw_names or ()),
+        raw_sha256s=tuple(row.raw_sha256s or ()),
         verdicts_name=row.verdicts_name,
+        verdicts_sha256=row.verdicts_sha256,
         counts=row.counts or {},
         cost=Cost(Usage(**{name: values[name] for name in _TOKENS}), row.batch_usd, row.realtime_usd),
+        rates=row.rates or {},
         merged=row.merged,
         held_reason=row.held_reason,
         taken_by_round=row.taken_by_round,

@@ -176,12 +176,27 @@ class SqlLedger:
             ledger_attempts.note_stored(connection, attempt_id, raw_names, hashes, now=now)
 
     def note_collected(
-        self, ref: ShardRef, *, verdicts_name: str, counts: Mapping[str, int], cost: Cost, now: datetime
+        self,
+        ref: ShardRef,
+        *,
+        verdicts_name: str,
+        verdicts_sha256: str = "",
+        counts: Mapping[str, int],
+        cost: Cost,
+        rates: Mapping[str, Mapping[str, str]] | None = None,
+        now: datetime,
     ) -> None:
         """Book the actual cost, return the unused reserve, mark the shard collected; twice changes nothing."""
         with self._database.write() as connection:
             ledger_attempts.note_collected(
-                connection, ref, verdicts_name=verdicts_name, counts=counts, cost=cost, now=now
+                connection,
+                ref,
+                verdicts_name=verdicts_name,
+                verdicts_sha256=verdicts_sha256,
+                counts=counts,
+                cost=cost,
+                rates=rates,
+                now=now,
             )
 
     def note_loaded(self, ref: ShardRef, *, merged: int, now: datetime) -> None:

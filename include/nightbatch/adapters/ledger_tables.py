@@ -94,6 +94,8 @@ shards = sa.Table(
     _text("held_reason", default=""),
     sa.Column("taken_by_round", sa.Integer),
     sa.Column("rates", sa.JSON(none_as_null=True)),
+    _text("index_sha256", default=""),
+    _text("verdicts_sha256", default=""),
     sa.ForeignKeyConstraint(["run", "round"], ["nb_rounds.run", "nb_rounds.round"], name="nb_shards_round_fkey"),
 )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 
 MILLION = Decimal(1_000_000)
@@ -55,6 +55,16 @@ class Rate:
             + usage.output_tokens * self.output_usd
         )
         return total / MILLION
+
+    def as_json(self) -> dict[str, str]:
+        """Give the rate as JSON values, exact."""
+        return {name: str(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, str]) -> Rate:
+        """Read a rate back."""
+        usd = {name: Decimal(text) for name, text in values.items() if name.endswith("_usd")}
+        return cls(**usd, source=values["source"])
 
     def worst_usd(self, *, input_tokens: int, output_tokens: int) -> Decimal:
         """Price the most these tokens can cost: a cache write may cost more than plain input."""

@@ -74,3 +74,5 @@ class ShardPlan:
     max_output_tokens: int | None = None
     hint: str = ""
     """What was added to the prompt of a row that is asked again; empty at first."""
+    index_sha256: str = ""
+    """Empty in plans that were sealed before it was kept."""

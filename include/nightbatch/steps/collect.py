@@ -7,7 +7,7 @@ import hashlib
 from nightbatch.core.batch import BatchState
 from nightbatch.core.shard import ShardState
 from nightbatch.logs import logger
-from nightbatch.ports import Attempt, Ports, RawFile, Shard
+from nightbatch.ports import Ports, RawFile, Shard
 
 from .outcome import Moved, Outcome
 
@@ -26,8 +26,10 @@ def collect(ports: Ports, shard: Shard, state: BatchState) -> Outcome:
         return Moved()
     provider = ports.provider(shard.plan.provider, shard.plan.connection)
     names, hashes = [], []
+    # A folder of its own for each download: one that wakes up late must not write over what was hashed and judged.
+    folder = f"{attempt.ref.folder}/attempt-{attempt.number}/{ports.clock.now():%Y%m%dT%H%M%S%f}"
     for file in provider.results(state):
-        name, sha256 = _keep(ports, attempt, file)
+        name, sha256 = _keep(ports, folder, file)
         names.append(name)
         hashes.append(sha256)
     ports.ledger.note_seen(attempt.attempt_id, state, now=ports.clock.now())
@@ -36,8 +38,8 @@ def collect(ports: Ports, shard: Shard, state: BatchState) -> Outcome:
     return Moved()
 
 
-def _keep(ports: Ports, attempt: Attempt, file: RawFile) -> tuple[str, str]:
-    name = f"{attempt.ref.folder}/attempt-{attempt.number}/{file.name}.jsonl"
+def _keep(ports: Ports, folder: str, file: RawFile) -> tuple[str, str]:
+    name = f"{folder}/{file.name}.jsonl"
     sha = hashlib.sha256()
     with ports.store.writer(name) as out:
         for chunk in file.chunks:

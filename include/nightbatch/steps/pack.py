@@ -49,6 +49,8 @@ class Packed:
     shards: tuple[ShardPlan, ...]
     duplicates_name: str
     dead_name: str
+    duplicates_sha256: str = ""
+    dead_sha256: str = ""
 
 
 class ShardWriter:
@@ -106,6 +108,7 @@ class ShardWriter:
             connection=lane.connection,
             max_output_tokens=lane.spec.max_output_tokens,
             hint=self._hint,
+            index_sha256=self._index.sha256,
         )
 
     def abandon(self, error: BaseException) -> None:
@@ -211,7 +214,13 @@ def pack(
             for question in part:
                 _place(question, filler, duplicates, dead, seen=seen, tally=tally)
         plans = filler.close()
-    return Packed(tuple(plans), duplicates_name if tally.duplicates else "", dead_name if tally.unrenderable else "")
+    return Packed(
+        tuple(plans),
+        duplicates_name if tally.duplicates else "",
+        dead_name if tally.unrenderable else "",
+        duplicates.sha256,
+        dead.sha256,
+    )
 
 
 def _place(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -20,6 +21,8 @@ class RowWriter:
         self._writer, self._schema = writer, schema
         self._rows: list[Sequence[Any]] = []
         self.count = 0
+        self.sha256 = ""
+        """Of the whole file, in hex; known once the file is closed."""
 
     def add(self, row: Sequence[Any]) -> None:
         """Add one row, its values in the schema's order."""
@@ -35,6 +38,23 @@ class RowWriter:
             self._rows = []
 
 
+class _Hashed:
+    """A file that is written from front to back, and hashed on the way."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sha = hashlib.sha256()
+
+    def write(self, piece: bytes) -> int:
+        self.sha.update(piece)
+        return self._file.write(piece)
+
+    def flush(self) -> None:
+        """Leave it to the store, which shows the file only when it is whole."""
+
+
 def to_batch(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
     """Turn rows into an Arrow batch."""
     columns = zip(*rows, strict=True) if rows else ([] for _ in schema)
@@ -48,10 +68,13 @@ def row_writer(store: Store, name: str, schema: pa.Schema) -> Iterator[RowWriter
     """Write a Parquet file row by row; it appears whole at the end, or not at all."""
     import pyarrow.parquet as pq  # 0.6 CPU s, so only where a file is really written
 
-    with store.writer(name) as file, pq.ParquetWriter(file, schema, compression="zstd") as parquet:
-        rows = RowWriter(parquet, schema)
-        yield rows
-        rows.flush()
+    with store.writer(name) as file:
+        hashed = _Hashed(file)
+        with pq.ParquetWriter(hashed, schema, compression="zstd") as parquet:
+            rows = RowWriter(parquet, schema)
+            yield rows
+            rows.flush()
+        rows.sha256 = hashed.sha.hexdigest()
 
 
 def read_rows(store: Store, name: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:

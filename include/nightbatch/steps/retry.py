@@ -98,7 +98,9 @@ def _seal(ports: Ports, job: Job, run: str, seals: int, *, has_rounds: bool) -> 
             "copies_dead": sorting.copies_dead,
             "copies_pending": sorting.copies_pending,
             "dead_name": dead_name if sorting.dead.count else "",
+            "dead_sha256": sorting.dead.sha256,
             "pending_name": pending_name if pending_rows else "",
+            "pending_sha256": sorting.pending.sha256,
         },
     )
     leaves = PendingFile(run, pending_name, pending_rows) if pending_rows else None

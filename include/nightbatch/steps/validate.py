@@ -55,13 +55,21 @@ NANO = Decimal("1e-9")
 def validate(ports: Ports, job: Job, shard: Shard) -> Outcome:
     """Judge the stored raw results of a shard; doing it again gives the same verdicts."""
     lane = open_lane(ports, job, shard.plan.choice, max_output_tokens=shard.plan.max_output_tokens)
-    name = f"{shard.plan.ref.folder}/verdicts.parquet"
+    # A name of its own for each reading: one that wakes up late may know another day's prices, and must not write
+    # over the verdicts that were booked.
+    name = f"{shard.plan.ref.folder}/verdicts-{ports.clock.now():%Y%m%dT%H%M%S%f}.parquet"
     with row_writer(ports.store, name, VERDICT_SCHEMA) as out:
         reading = _Reading(ports, job, shard, lane, out)
         reading.read()
     counts = reading.tally()
     ports.ledger.note_collected(
-        shard.plan.ref, verdicts_name=name, counts=counts, cost=reading.cost, now=ports.clock.now()
+        shard.plan.ref,
+        verdicts_name=name,
+        verdicts_sha256=out.sha256,
+        counts=counts,
+        cost=reading.cost,
+        rates={"batch": lane.rate.as_json(), "realtime": lane.realtime.as_json()},
+        now=ports.clock.now(),
     )
     said = ", ".join(f"{count:,} {what}" for what, count in counts.items())
     log.info("validate: %s; %s USD", said, f"{reading.cost.batch_usd:.4f}")

@@ -90,6 +90,8 @@ def _add_proof() -> None:
     )
     op.add_column("nb_attempts", sa.Column("vendor_usage", sa.JSON))
     op.add_column("nb_shards", sa.Column("rates", sa.JSON))
+    op.add_column("nb_shards", sa.Column("index_sha256", sa.Text, nullable=False, server_default=""))
+    op.add_column("nb_shards", sa.Column("verdicts_sha256", sa.Text, nullable=False, server_default=""))
 
 
 def _add_tidying() -> None:
