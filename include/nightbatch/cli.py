@@ -1,4 +1,4 @@
-"""The command line: `nightbatch check | plan | try | run | status | release | migrate | emulator`. Needs no Airflow."""
+"""The command line, `nightbatch check | plan | try | run | status | …`: one function a command. Needs no Airflow."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from nightbatch import cli_progress as progress
 from nightbatch import cli_show as show
 from nightbatch.cli_check import JOBS, check_files, find_job
+from nightbatch.cli_costs import costs
 from nightbatch.cli_frame import (
     EXIT_FAILED,
     EXIT_INVALID,
@@ -153,6 +154,7 @@ def migrate() -> None:
 
 
 app.command()(release)
+app.command()(costs)
 
 
 def _mount_emulator() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,6 +79,15 @@ def _instant(text: str) -> datetime:
         remedy = "Write it like 2026-11-21 or 2026-11-21T02:00+01:00."
         raise JobInvalid("the command", [Problem("window", f"{text!r} is no ISO 8601 time", remedy)]) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def day_of(text: str | None, option: str) -> date | None:
+    """Read a day of a command; None where none is given."""
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError:
+        problem = Problem(option, f"{text!r} is no day", "Write it like 2026-11-21.")
+        raise JobInvalid("the command", [problem]) from None
 
 
 def window_of(start: str | None, end: str | None, *, now: datetime) -> Window:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from nightbatch.job import Job
 
 if TYPE_CHECKING:
     from nightbatch.cli_check import Found
+    from nightbatch.core.experience import PastEstimate
     from nightbatch.errors import NightbatchError
     from nightbatch.steps.estimate import Estimate
     from nightbatch.steps.settle import Books
@@ -95,13 +96,37 @@ def estimate(job: Job, window: Window, found: Estimate, *, as_json: bool) -> Non
         ("cannot wait / unchanged", f"{counts.not_deferrable:,} / {counts.unchanged:,}"),
         ("duplicates / bad records", f"{counts.duplicates:,} / {counts.unrenderable:,}"),
         ("requests", f"{counts.requests:,} in {count(found.shards, 'shard')}, {found.size_bytes:,} bytes"),
-        ("tokens", f"about {found.input_tokens:,} in, at most {found.output_tokens_cap:,} out"),
+        (
+            "tokens",
+            f"about {found.input_tokens:,} in, {found.output_tokens:,} out; at most {found.output_tokens_cap:,} out",
+        ),
+        ("answers' length", _basis(found)),
         ("batch", f"{usd(found.expected_usd)} expected, {usd(found.worst_usd)} at worst"),
         ("real time", f"{usd(found.realtime_expected_usd)} expected, {usd(found.realtime_worst_usd)} at worst"),
         ("budget", usd(job.budget_usd) if job.budget_usd is not None else "none"),
         ("price from", found.price_source),
+        ("past estimates", _past_words(found.past)),
     )
     _facts(f"{job.name}, {window}", facts)
+
+
+def _basis(found: Estimate) -> str:
+    if found.rests_on_rows:
+        return f"learned from {found.rests_on_rows:,} answers of this job"
+    return "a guess, a third of the cap: this job has no bill yet"
+
+
+def _past_words(past: Sequence[PastEstimate]) -> str:
+    """Say how far bills were from what had been expected, and from the worst case."""
+    shares = [it.share for it in past if it.share is not None]
+    if not shares:
+        return "none yet"
+    spread = f" ({min(shares):.0%} to {max(shares):.0%})" if len(shares) > 1 else ""
+    billed, worst = sum(it.actual_usd for it in past), sum(it.worst_usd for it in past)
+    of_worst = f", {billed / worst:.0%} of the worst case" if worst else ""
+    mean = sum(shares) / len(shares)
+    runs = "the last run was" if len(shares) == 1 else f"the last {len(shares)} runs were"
+    return f"{runs} billed {mean:.0%} of what was expected{spread}{of_worst}"
 
 
 def count(number: int, what: str) -> str:

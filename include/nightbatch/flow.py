@@ -37,7 +37,7 @@ from nightbatch.steps import pack as packing
 from nightbatch.steps.canary import hold_back, let_go, stopped, wants_canary
 from nightbatch.steps.estimate import Estimate, NoStore, estimate
 from nightbatch.steps.give_up import give_up
-from nightbatch.steps.lanes import OpenLane, open_lane
+from nightbatch.steps.lanes import OpenLane, packing_lane
 from nightbatch.steps.load import context_of, load
 from nightbatch.steps.outcome import Finished, Moved, Outcome, Waiting
 from nightbatch.steps.pull import Question, Tally, pull, pull_pending
@@ -173,7 +173,7 @@ def _seal(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch:
     # Each attempt writes to a folder of its own, so two at once cannot mix their files; the first to seal wins.
     folder = f"{run.run}/round-0/{ports.clock.now():%H%M%S%f}"
     pending, goes_on_from = pending_for(ports.ledger, run, limit=options.limit), past.goes_on_from(run)
-    tally, lane = Tally(), open_lane(ports, job, 0)
+    tally, lane = Tally(), packing_lane(ports, job, 0)
     filler = packing.ShardFiller(
         ports.store,
         lane,
@@ -237,7 +237,7 @@ def look_ahead(ports: Ports, job: Job, window: Window, options: Options | None =
     options = options or Options()
     job = with_model(job, options.model)
     dry = replace(ports, store=_no_store(ports))
-    tally, lane = Tally(), open_lane(ports, job, 0)
+    tally, lane = Tally(), packing_lane(ports, job, 0)
     run = Run("dry-run", job.name, window, 1, "open", ports.clock.now())
     filler = packing.ShardFiller(
         dry.store, lane, ledger="0" * 8, folder="dry-run", numbers=packing.numbers("dry-run", 0)
@@ -247,7 +247,7 @@ def look_ahead(ports: Ports, job: Job, window: Window, options: Options | None =
         pending = pending_for(ports.ledger, run, limit=options.limit)
         questions = _questions(ports, job, window, options.limit, pending, tally, lambda _: None)
         packed = packing.pack(questions, filler, dry.store, "dry-run", seen=memory, tally=tally)
-    return estimate(lane, tally, packed.shards)
+    return estimate(lane, tally, packed.shards, past=ports.ledger.past_estimates(job.name, limit=5))
 
 
 def _no_store(ports: Ports) -> Store:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
 
 import pyarrow as pa
 
 from .core.batch import BatchState
+from .core.experience import Experience, PastEstimate
 from .core.ids import Label, ShardRef
 from .core.money import Cost, Price
 from .core.request import Endpoint, Messages, RequestSpec
@@ -388,6 +389,22 @@ class PendingFile:
 
 
 @dataclass(frozen=True)
+class CostLine:
+    """What was billed on one day for one job, lane and prompt."""
+
+    day: date
+    job: str
+    provider: str
+    model: str
+    connection: str
+    mode: str
+    """`batch`: with provider, model and connection it makes the lane."""
+    prompt_version: str
+    rows: int
+    cost: Cost
+
+
+@dataclass(frozen=True)
 class Gate:
     """Where a run waits for a person, or was let through."""
 
@@ -594,6 +611,19 @@ class Ledger(Protocol):
 
     def spent(self, run: str) -> tuple[Decimal, Decimal]:
         """Give (reserved, actual) USD of a run over all its rounds."""
+
+    def experience(self, job: str, provider: str, model: str) -> Experience:
+        """
+        Add up what bills taught: answers of this job and model, and bytes a token of the model.
+
+        Of the latest shards whose rows were all answered; of any job where this one has none yet.
+        """
+
+    def past_estimates(self, job: str, *, limit: int) -> list[PastEstimate]:
+        """Compare what the job's latest runs were expected to cost with what they did cost, newest first."""
+
+    def costs(self, *, job: str | None = None, since: date | None = None, until: date | None = None) -> list[CostLine]:
+        """List what was billed, by day, job, lane and prompt; from `since` on and before `until`."""
 
     # gates
     def gate(self, run: str, kind: str) -> Gate | None:

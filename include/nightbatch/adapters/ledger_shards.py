@@ -42,6 +42,7 @@ _PLAIN_PLAN = (
     "max_output_tokens",
     "hint",
     "index_sha256",
+    "prompt_version",
 )
 _PLAIN_ATTEMPT = (
     "attempt_id",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from nightbatch.adapters import (
     ledger_attempts,
     ledger_begin,
+    ledger_costs,
     ledger_events,
     ledger_gates,
     ledger_migrate,
@@ -22,10 +23,11 @@ from nightbatch.adapters import (
 from nightbatch.adapters.ledger_engine import Database
 from nightbatch.adapters.ledger_tables import meta
 from nightbatch.core.batch import BatchState
+from nightbatch.core.experience import Experience, PastEstimate
 from nightbatch.core.ids import ShardRef
 from nightbatch.core.money import Cost
 from nightbatch.core.window import Window
-from nightbatch.ports import Attempt, Gate, Intent, PendingFile, RoundPlan, Run, Shard
+from nightbatch.ports import Attempt, CostLine, Gate, Intent, PendingFile, RoundPlan, Run, Shard
 
 
 class SqlLedger:
@@ -213,6 +215,21 @@ class SqlLedger:
         """Give (reserved, actual) USD of a run over all its rounds."""
         with self._database.read() as connection:
             return ledger_money.spent(connection, run)
+
+    def experience(self, job: str, provider: str, model: str) -> Experience:
+        """Add up what bills taught: answers of this job and model, and bytes a token of the model."""
+        with self._database.read() as connection:
+            return ledger_costs.experience(connection, job, provider, model)
+
+    def past_estimates(self, job: str, *, limit: int) -> list[PastEstimate]:
+        """Compare what the job's latest runs were expected to cost with what they did cost, newest first."""
+        with self._database.read() as connection:
+            return ledger_costs.past_estimates(connection, job, limit=limit)
+
+    def costs(self, *, job: str | None = None, since: date | None = None, until: date | None = None) -> list[CostLine]:
+        """List what was billed, by day, job, lane and prompt."""
+        with self._database.read() as connection:
+            return ledger_costs.costs(connection, job=job, since=since, until=until)
 
     # gates
     def gate(self, run: str, kind: str) -> Gate | None:

@@ -96,6 +96,7 @@ shards = sa.Table(
     sa.Column("rates", sa.JSON(none_as_null=True)),
     _text("index_sha256", default=""),
     _text("verdicts_sha256", default=""),
+    _text("prompt_version", default=""),
     sa.ForeignKeyConstraint(["run", "round"], ["nb_rounds.run", "nb_rounds.round"], name="nb_shards_round_fkey"),
 )
 

@@ -108,8 +108,3 @@ def tokens_bound(size_bytes: int) -> int:
     Unicode still broke it, so the bound is two.
     """
     return -(-size_bytes // 2) + 16
-
-
-def tokens_expected(size_bytes: int) -> int:
-    """Estimate the input tokens of a text: four UTF-8 bytes a token, about right for English prose."""
-    return -(-size_bytes // 4)

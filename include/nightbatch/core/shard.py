@@ -72,6 +72,7 @@ class ShardPlan:
     provider: str = ""
     connection: str = ""
     max_output_tokens: int | None = None
+    prompt_version: str = ""
     hint: str = ""
     """What was added to the prompt of a row that is asked again; empty at first."""
     index_sha256: str = ""

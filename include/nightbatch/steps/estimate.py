@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, BinaryIO, cast
 
+from nightbatch.core.experience import PastEstimate
 from nightbatch.core.money import ZERO
 from nightbatch.core.shard import ShardPlan
 from nightbatch.ports import Ports
@@ -25,18 +26,25 @@ class Estimate:
     shards: int
     size_bytes: int
     input_tokens: int
+    output_tokens: int
     output_tokens_cap: int
     expected_usd: Decimal | None
     worst_usd: Decimal | None
     realtime_expected_usd: Decimal | None
     realtime_worst_usd: Decimal | None
     price_source: str
+    rests_on_rows: int
+    """How many answers of the job the output tokens are learned from; 0 for a guess."""
+    past: tuple[PastEstimate, ...]
+    """The job's latest runs, newest first: what was expected, and what was billed."""
 
 
-def estimate(lane: OpenLane, tally: Tally, plans: tuple[ShardPlan, ...]) -> Estimate:
+def estimate(lane: OpenLane, tally: Tally, plans: tuple[ShardPlan, ...], *, past: Sequence[PastEstimate]) -> Estimate:
     """Add up what packing found."""
     size = sum(plan.size_bytes for plan in plans)
-    tokens, cap = -(-size // 4), sum(plan.output_tokens_cap for plan in plans)
+    cap = sum(plan.output_tokens_cap for plan in plans)
+    tokens = lane.experience.input_tokens_expected(size)
+    answers = lane.experience.output_tokens_expected(rows=tally.requests, cap=cap)
     bound = sum(plan.input_tokens_bound for plan in plans)
     known, known_realtime = bool(lane.rate.input_usd), bool(lane.realtime.input_usd)
     return Estimate(
@@ -44,14 +52,17 @@ def estimate(lane: OpenLane, tally: Tally, plans: tuple[ShardPlan, ...]) -> Esti
         shards=len(plans),
         size_bytes=size,
         input_tokens=tokens,
+        output_tokens=answers,
         output_tokens_cap=cap,
         expected_usd=sum((plan.expected_usd for plan in plans), ZERO) if known else None,
         worst_usd=sum((plan.worst_usd for plan in plans), ZERO) if known else None,
         realtime_expected_usd=(
-            lane.realtime.worst_usd(input_tokens=tokens, output_tokens=cap // 3) if known_realtime else None
+            lane.realtime.worst_usd(input_tokens=tokens, output_tokens=answers) if known_realtime else None
         ),
         realtime_worst_usd=(lane.realtime.worst_usd(input_tokens=bound, output_tokens=cap) if known_realtime else None),
         price_source=lane.rate.source,
+        rests_on_rows=lane.experience.rows,
+        past=tuple(past),
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+from nightbatch.core.experience import Experience
 from nightbatch.core.money import ZERO, Price, Rate
 from nightbatch.core.request import Endpoint, RequestSpec
 from nightbatch.core.shard import Limits
@@ -29,6 +30,9 @@ class OpenLane:
     rate: Rate
     realtime: Rate
     price_note: str
+    experience: Experience = Experience()
+    """What bills taught, for what is expected of a shard."""
+    prompt_version: str = ""
 
     @property
     def endpoint(self) -> Endpoint:
@@ -53,7 +57,14 @@ def open_lane(ports: Ports, job: Job, choice: int, *, max_output_tokens: int | N
         rate=price.batch or FREE,
         realtime=price.realtime or FREE,
         price_note=price.note,
+        prompt_version=job.prompt_version,
     )
+
+
+def packing_lane(ports: Ports, job: Job, choice: int, *, max_output_tokens: int | None = None) -> OpenLane:
+    """Open a lane with what bills have taught, to pack shards for."""
+    lane = open_lane(ports, job, choice, max_output_tokens=max_output_tokens)
+    return replace(lane, experience=ports.ledger.experience(job.name, lane.name, lane.spec.model))
 
 
 def known_price(prices: Prices, job: Job, choice: int, *, at: datetime) -> Price:

@@ -90,7 +90,8 @@ class ShardWriter:
         lane = self._lane
         tokens = money.tokens_bound(self._body_bytes + ENVELOPE_BYTES * self.rows)
         cap = (lane.spec.max_output_tokens or 0) * self.rows
-        likely = money.tokens_expected(self._body_bytes)
+        likely_in = lane.experience.input_tokens_expected(self.size_bytes)
+        likely_out = lane.experience.output_tokens_expected(rows=self.rows, cap=cap)
         return ShardPlan(
             ref=self.ref,
             choice=lane.choice,
@@ -102,11 +103,12 @@ class ShardWriter:
             input_tokens_bound=tokens,
             output_tokens_cap=cap,
             worst_usd=lane.rate.worst_usd(input_tokens=tokens, output_tokens=cap),
-            expected_usd=lane.rate.worst_usd(input_tokens=likely, output_tokens=cap // 3),
+            expected_usd=lane.rate.worst_usd(input_tokens=likely_in, output_tokens=likely_out),
             model=lane.spec.model,
             provider=lane.name,
             connection=lane.connection,
             max_output_tokens=lane.spec.max_output_tokens,
+            prompt_version=lane.prompt_version,
             hint=self._hint,
             index_sha256=self._index.sha256,
         )

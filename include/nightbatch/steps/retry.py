@@ -19,7 +19,7 @@ from nightbatch.job import Job
 from nightbatch.logs import logger
 from nightbatch.ports import DEAD_SCHEMA, PendingFile, Ports, RoundPlan, Shard
 
-from .lanes import open_lane
+from .lanes import open_lane, packing_lane
 from .load import Copies, context_of, duplicates_of
 from .pack import WINDOW_END, ShardFiller, filling, numbers
 from .parquet import RowWriter, read_batches, read_rows, row_writer
@@ -224,7 +224,7 @@ class _Sorting:
             cap *= 2
         kind = (choice.model, cap, choice.hint)
         if kind not in self.fillers:
-            lane = open_lane(self.ports, self.job, choice.model, max_output_tokens=cap)
+            lane = packing_lane(self.ports, self.job, choice.model, max_output_tokens=cap)
             self.fillers[kind] = ShardFiller(
                 self.ports.store,
                 lane,

@@ -202,7 +202,7 @@ def _create_pending_and_events() -> None:
     )
 
 
-def _usd_sum(column: str, *, only: str = "TRUE") -> str:
+def usd_total(column: str, *, only: str = "TRUE") -> str:
     """Write the exact sum of a money column; SQLite adds nano-dollars as whole numbers and puts the point back."""
     if op.get_context().dialect.name != "sqlite":
         return f"COALESCE(SUM({column}) FILTER (WHERE {only}), 0)"
@@ -210,28 +210,28 @@ def _usd_sum(column: str, *, only: str = "TRUE") -> str:
     return f"printf('%d.%09d', {nano} / 1000000000, {nano} % 1000000000)"
 
 
-def _count_sum(expression: str) -> str:
+def count_sum(expression: str) -> str:
     """Write a sum of whole numbers, which PostgreSQL would make a NUMERIC of."""
     return f"CAST(SUM({expression}) AS BIGINT)"
 
 
 def _create_views() -> None:
     nothing = "'0.000000000'" if op.get_context().dialect.name == "sqlite" else "0.000000000"
-    tokens = ", ".join(f"{_count_sum(f's.{name}')} AS {name}" for name in COSTS)
+    tokens = ", ".join(f"{count_sum(f's.{name}')} AS {name}" for name in COSTS)
     held = "m.kind IN ('reserve', 'release')"
     op.execute(f"""
         CREATE VIEW nb_v_runs AS
         WITH costs AS (
-            SELECT m.run, {_usd_sum("m.usd", only=held)} AS reserved_usd,
-                {_usd_sum("m.usd", only="m.kind = 'actual'")} AS actual_usd
+            SELECT m.run, {usd_total("m.usd", only=held)} AS reserved_usd,
+                {usd_total("m.usd", only="m.kind = 'actual'")} AS actual_usd
             FROM nb_money m GROUP BY m.run
         ), progress AS (
             SELECT s.run, MAX(s.round) + 1 AS rounds, COUNT(*) AS shards,
                 SUM(CASE WHEN s.state IN ('sealed', 'submitting', 'open', 'stored') THEN 1 ELSE 0 END) AS shards_open,
                 SUM(CASE WHEN s.state = 'held' THEN 1 ELSE 0 END) AS shards_held,
                 SUM(CASE WHEN s.state = 'loaded' THEN 1 ELSE 0 END) AS shards_loaded,
-                {_count_sum("CASE WHEN s.round = 0 THEN s.rows ELSE 0 END")} AS rows,
-                {_count_sum("s.merged")} AS merged
+                {count_sum("CASE WHEN s.round = 0 THEN s.rows ELSE 0 END")} AS rows,
+                {count_sum("s.merged")} AS merged
             FROM nb_shards s GROUP BY s.run
         )
         SELECT r.run, r.job, r.window_start_utc, r.window_end_utc, r.generation, r.state, r.started_utc, r.settled_utc,
@@ -244,8 +244,8 @@ def _create_views() -> None:
     """)  # noqa: S608 - constants of this file
     op.execute(f"""
         CREATE VIEW nb_v_costs AS
-        SELECT m.day, m.job, m.provider, m.model, {_count_sum("s.rows")} AS rows, {tokens},
-            {_usd_sum("m.usd")} AS batch_usd, {_usd_sum("s.realtime_usd")} AS realtime_usd
+        SELECT m.day, m.job, m.provider, m.model, {count_sum("s.rows")} AS rows, {tokens},
+            {usd_total("m.usd")} AS batch_usd, {usd_total("s.realtime_usd")} AS realtime_usd
         FROM nb_money m JOIN nb_attempts a ON a.attempt_id = m.attempt_id
             JOIN nb_shards s ON s.run = a.run AND s.round = a.round AND s.shard = a.shard
         WHERE m.kind = 'actual'

@@ -3,6 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
+from nightbatch.adapters.ledger_migrations.versions.r0001_first_tables import COSTS, count_sum, usd_total
 from nightbatch.adapters.ledger_types import UtcTime
 
 revision = "0002"
@@ -17,6 +18,7 @@ def upgrade() -> None:
     _add_gates()
     _add_proof()
     _add_tidying()
+    _add_lanes_to_costs()
 
 
 def downgrade() -> None:
@@ -99,3 +101,19 @@ def _add_tidying() -> None:
     op.add_column("nb_attempts", sa.Column("vendor_files_deleted_utc", UtcTime))
     op.add_column("nb_runs", sa.Column("cancelled_utc", UtcTime))
     op.add_column("nb_runs", sa.Column("staging_removed_utc", UtcTime))
+
+
+def _add_lanes_to_costs() -> None:
+    op.add_column("nb_shards", sa.Column("prompt_version", sa.Text, nullable=False, server_default=""))
+    tokens = ", ".join(f"{count_sum(f's.{name}')} AS {name}" for name in COSTS)
+    op.execute("DROP VIEW nb_v_costs")
+    op.execute(f"""
+        CREATE VIEW nb_v_costs AS
+        SELECT m.day, m.job, m.provider, m.model, s.connection, CAST('batch' AS TEXT) AS mode, s.prompt_version,
+            {count_sum("s.rows")} AS rows, {tokens}, {usd_total("m.usd")} AS batch_usd,
+            {usd_total("s.realtime_usd")} AS realtime_usd
+        FROM nb_money m JOIN nb_attempts a ON a.attempt_id = m.attempt_id
+            JOIN nb_shards s ON s.run = a.run AND s.round = a.round AND s.shard = a.shard
+        WHERE m.kind = 'actual'
+        GROUP BY m.day, m.job, m.provider, m.model, s.connection, s.prompt_version
+    """)  # noqa: S608 - constants of this file
