@@ -14,7 +14,7 @@ import pyarrow as pa
 from .core.batch import BatchState
 from .core.experience import Experience, PastEstimate
 from .core.ids import Label, ShardRef
-from .core.money import Cost, Price
+from .core.money import Cost, Price, Usage
 from .core.request import Endpoint, Messages, RequestSpec
 from .core.result import Result
 from .core.shard import Limits, ShardPlan, ShardState
@@ -443,6 +443,8 @@ class Attempt:
     created_utc: datetime | None = None
     last_seen_utc: datetime | None = None
     vendor_status: str = ""
+    vendor_usage: Usage | None = None
+    """What the vendor said that the whole batch used, when it had ended; None where it said nothing."""
 
 
 @dataclass(frozen=True)

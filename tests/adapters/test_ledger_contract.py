@@ -640,6 +640,17 @@ def test_the_ledger_knows_its_own_batches(ledger: SqlLedger, run: str) -> None:
 # --- money
 
 
+def test_a_batch_s_own_total_is_kept_when_it_has_ended(ledger: SqlLedger, ref: ShardRef) -> None:
+    attempt = opened(ledger, ref)
+    ledger.note_seen(attempt.attempt_id, batch(usage=Usage(1)), now=NOW)
+    assert ledger.shard(ref).current.vendor_usage is None  # type: ignore[union-attr]
+
+    ended = batch(status=BatchStatus.ENDED, usage=Usage(5, 4, 0, 3, 2))
+    ledger.note_seen(attempt.attempt_id, ended, now=LATER)
+
+    assert ledger.shard(ref).current.vendor_usage == Usage(5, 4, 0, 3, 2)  # type: ignore[union-attr]
+
+
 def test_the_budget_counts_reserves_and_actual_costs_of_all_rounds(ledger: SqlLedger, run: str) -> None:
     budget = USD("2.5")
     collected(ledger, ShardRef(run, 0, 0), cost=Cost(batch_usd=USD("0.5")))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from nightbatch.adapters.memory import MemoryStore, StaticPrices
 from nightbatch.core.ids import custom_id_prefix, run_code
-from nightbatch.core.money import Price
+from nightbatch.core.money import Price, Usage
 from nightbatch.steps.parquet import read_rows
 from nightbatch.steps.validate import lines, validate
 from tests.memory_stack import RATE, REALTIME, job_of, later
@@ -182,3 +182,17 @@ def test_both_files_of_a_batch_are_read() -> None:
     _, shard = judged(stack, both, line_of(f"{prefix}0", "good"), job_of())
 
     assert shard.counts == {"good": 1, "again:transient_error": 1}
+
+
+def test_every_kind_of_token_stands_in_its_row() -> None:
+    stack = stack_of(2)
+    shard = stored(stack)
+    prefix = prefix_of(stack, shard)
+    content = b"\n".join(line_of(f"{prefix}{row}", "good", tokens=[100, 20, 60, 30, 15]) for row in range(2))
+
+    _, shard = judged(stack, shard, content, job_of())
+
+    names = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
+    rows = list(read_rows(stack.store, shard.verdicts_name, names))
+    assert [tuple(row) for row in rows] == [(100, 60, 30, 20, 15)] * 2
+    assert shard.cost.usage == Usage(200, 120, 60, 40, 30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -126,6 +127,8 @@ def note_seen(connection: sa.Connection, attempt_id: int, state: BatchState, *, 
         values["rows_done"] = state.rows_done
     if state.status is not BatchStatus.NOT_FOUND:
         values["last_seen_utc"] = now
+    if state.usage is not None and state.status is BatchStatus.ENDED:
+        values["vendor_usage"] = asdict(state.usage)
     is_open = sa.and_(attempts.c.attempt_id == attempt_id, attempts.c.state == "open")
     connection.execute(sa.update(attempts).where(is_open).values(**values))
 

@@ -96,7 +96,9 @@ def ref_of(row: AnyRow) -> ShardRef:
 def attempt_of(values: Mapping[Any, Any]) -> Attempt:
     """Read an attempt from its columns."""
     ref = ShardRef(values["run"], values["round"], values["shard"])
-    return Attempt(ref=ref, **{name: values[name] for name in _PLAIN_ATTEMPT})
+    used = values["vendor_usage"]
+    plain = {name: values[name] for name in _PLAIN_ATTEMPT}
+    return Attempt(ref=ref, **plain, vendor_usage=Usage(**used) if used is not None else None)
 
 
 def cost_values(cost: Cost) -> dict[str, Any]:

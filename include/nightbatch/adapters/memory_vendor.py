@@ -76,7 +76,13 @@ class MemoryVendor:
             "finish": result.finish,
             "error_kind": result.error_kind,
             "error_code": result.error_code,
-            "tokens": [result.usage.input_tokens, result.usage.output_tokens],
+            "tokens": [
+                result.usage.input_tokens,
+                result.usage.output_tokens,
+                result.usage.cached_tokens,
+                result.usage.cache_write_tokens,
+                result.usage.reasoning_tokens,
+            ],
             "model": result.model,
         }
         return json.dumps(answered).encode() + b"\n"
@@ -169,7 +175,7 @@ class MemoryProvider:
             Finish(values["finish"]),
             ErrorKind(values["error_kind"]) if values["error_kind"] else None,
             values["error_code"],
-            Usage(input_tokens=values["tokens"][0], output_tokens=values["tokens"][1]),
+            _usage(*values["tokens"]),
             values["model"],
         )
 
@@ -188,3 +194,7 @@ class MemoryProvider:
     def batch_url(self, batch_id: str) -> str:
         """Give an address that leads nowhere."""
         return f"memory://vendor/{batch_id}"
+
+
+def _usage(input_tokens: int, output_tokens: int, cached: int = 0, written: int = 0, reasoning: int = 0) -> Usage:
+    return Usage(input_tokens, cached, written, output_tokens, reasoning)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from .money import Usage
+
 
 class BatchStatus(StrEnum):
     """What matters of a vendor's status."""
@@ -37,6 +39,8 @@ class BatchState:
     """What to download, in the vendor's names (file ids, or a URL); empty where there is nothing."""
     queue_full: bool = False
     """The whole batch was refused after it was made, because too much waits in the queue; nothing was billed."""
+    usage: Usage | None = None
+    """What the vendor says that the whole batch used; None where it says nothing."""
     problem: str = ""
     """Why a whole batch failed, in the vendor's words, short and without row content."""
 

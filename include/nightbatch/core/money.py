@@ -68,7 +68,7 @@ class Rate:
 
     def worst_usd(self, *, input_tokens: int, output_tokens: int) -> Decimal:
         """Price the most these tokens can cost: a cache write may cost more than plain input."""
-        dearest = max(self.input_usd, self.cache_write_usd)
+        dearest = max(self.input_usd, self.cache_write_usd, self.cached_usd)
         return (input_tokens * dearest + output_tokens * self.output_usd) / MILLION
 
 

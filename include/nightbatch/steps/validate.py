@@ -39,6 +39,8 @@ VERDICT_SCHEMA = pa.schema(
         ("input_tokens", pa.int64()),
         ("output_tokens", pa.int64()),
         ("cached_tokens", pa.int64()),
+        ("cache_write_tokens", pa.int64()),
+        ("reasoning_tokens", pa.int64()),
         ("cost_usd", pa.decimal128(18, 9)),
     ]
 )
@@ -148,6 +150,8 @@ class _Reading:
                 cost.usage.input_tokens,
                 cost.usage.output_tokens,
                 cost.usage.cached_tokens,
+                cost.usage.cache_write_tokens,
+                cost.usage.reasoning_tokens,
                 cost.batch_usd,
             )
         )

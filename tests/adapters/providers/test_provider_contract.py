@@ -14,6 +14,7 @@ from tests.benches.emulated import KEY, NEXT_KEY, EmulatedBench
 
 from nightbatch.adapters import registry
 from nightbatch.core.batch import BatchStatus
+from nightbatch.core.money import Usage
 from nightbatch.core.request import Messages
 from nightbatch.core.result import Outcome
 from nightbatch.errors import (
@@ -153,6 +154,15 @@ def test_every_row_comes_back_once_whatever_became_of_it(bench, shard):
     assert all(result.error_kind is not None for _, result in rows if result.outcome is Outcome.ERRORED)
     answered = [result for _, result in rows if result.outcome is Outcome.ANSWERED]
     assert all(result.text and result.usage.output_tokens and result.model for result in answered)
+
+
+def test_a_batch_s_own_total_is_the_sum_of_its_rows_where_the_vendor_gives_one(bench, shard):
+    provider = bench.provider(faults="permanent=0.2, transient=0.1, expired=0.2, duplicate=0.2")
+
+    state = bench.ended(provider, bench.create(provider, shard).batch_id)
+
+    rows = {result.custom_id: result.usage for _, result in bench.rows(provider, state)}
+    assert state.usage == (sum(rows.values(), Usage()) if provider.name == "openai" else None)
 
 
 def test_both_result_files_are_read_where_there_are_two(bench, shard):

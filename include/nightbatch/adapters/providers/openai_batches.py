@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from nightbatch.adapters.providers.openai_rows import Billed, usage_of
 from nightbatch.adapters.providers.wire import short_code, short_text
 from nightbatch.core.batch import BatchState, BatchStatus
 
@@ -58,6 +59,8 @@ class Batch(msgspec.Struct):
     failed_at: float | None = None
     expired_at: float | None = None
     cancelled_at: float | None = None
+    usage: Billed | None = None
+    """In batches made after 2025-09-07. Source: openai 3.54.0, `types.batch.Batch.usage`."""
 
     @property
     def created_utc(self) -> datetime:
@@ -104,6 +107,7 @@ def state_of(batch: Batch) -> BatchState:
         result_files=result_files,
         # A batch with answers must be read, whatever else it says.
         queue_full=status is BatchStatus.ENDED and is_queue_full and not result_files,
+        usage=usage_of(batch.usage) if batch.usage is not None else None,
         problem=_problem(errors),
     )
 

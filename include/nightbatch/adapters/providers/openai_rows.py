@@ -71,7 +71,9 @@ class _Details(msgspec.Struct):
     reasoning_tokens: int | None = None
 
 
-class _Usage(msgspec.Struct):
+class Billed(msgspec.Struct):
+    """What was used, in the words of every endpoint and of the batch object."""
+
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     prompt_tokens_details: _Details | None = None
@@ -115,7 +117,7 @@ class _Body(msgspec.Struct):
     """The bodies of a chat completion, a response, embeddings and an error, laid over each other."""
 
     model: str = ""
-    usage: _Usage | None = None
+    usage: Billed | None = None
     error: _Error | str | None = None
     choices: list[_Choice] | None = None
     output: list[_Item] | None = None
@@ -214,7 +216,7 @@ def _responded(custom_id: str, status: int, body: _Body) -> Result:
         text, finish = _embedding(body.data), Finish.DONE
     else:
         return _errored(custom_id, ErrorKind.TRANSIENT, "empty_body", body)
-    return Result(custom_id, Outcome.ANSWERED, text, finish, usage=_usage(body.usage), model=body.model)
+    return Result(custom_id, Outcome.ANSWERED, text, finish, usage=usage_of(body.usage), model=body.model)
 
 
 def _failed(custom_id: str, status: int, error: _Error, body: _Body) -> Result:
@@ -226,7 +228,7 @@ def _failed(custom_id: str, status: int, error: _Error, body: _Body) -> Result:
 
 
 def _errored(custom_id: str, kind: ErrorKind, code: str, body: _Body | None = None) -> Result:
-    usage = _usage(body.usage) if body else Usage()
+    usage = usage_of(body.usage) if body else Usage()
     return Result(
         custom_id, Outcome.ERRORED, error_kind=kind, error_code=code, usage=usage, model=body.model if body else ""
     )
@@ -271,7 +273,8 @@ def _embedding(data: list[_Vector]) -> str | None:
     return orjson.dumps(struct.unpack(f"<{len(packed) // 4}f", packed)).decode()
 
 
-def _usage(usage: _Usage | None) -> Usage:
+def usage_of(usage: Billed | None) -> Usage:
+    """Put what was used into our words; the parts are never more than the whole."""
     if usage is None:
         return Usage()
     read = usage.input_tokens_details or usage.prompt_tokens_details or _Details()
