@@ -16,6 +16,7 @@ NightbatchError
     ├── RequestTooLarge     one request alone is over the lane's limit
     ├── RequestRefused      the vendor refused a create for good
     ├── AccountTrouble      key, credit or permission: sending stops, rows stay pending
+    ├── AccountChanged      the key belongs to another account than a batch that it should look after
     ├── BudgetExceeded      the worst case would go over the budget
     ├── PlanChanged         what would be sent is not what was sealed
     ├── BatchVanished       the vendor no longer knows a batch that was paid
@@ -192,6 +193,19 @@ class AccountTrouble(Terminal):
         )
 
 
+class AccountChanged(Terminal):
+    """The key of a connection belongs to another account by now than the one that something was sent under."""
+
+    def __init__(self, provider: str, connection: str, *, what: str, sent_under: str, found: str) -> None:
+        self.provider, self.connection, self.what = provider, connection, what
+        self.sent_under, self.found = sent_under, found
+        super().__init__(
+            f"connection {connection} reaches account {found} at {provider} now, and {what} was sent under account "
+            f"{sent_under}, which alone can see it. It is not given up and not sent again. Put a key of account "
+            f"{sent_under} into the connection, then clear the run, or run the window again."
+        )
+
+
 class BudgetExceeded(Terminal):
     """Sending this shard could cost more than the budget leaves."""
 
@@ -240,11 +254,12 @@ class LedgerMismatch(Terminal):
 class RunIncomplete(Terminal):
     """The run adds up, and some rows are pending or still with the vendor."""
 
-    def __init__(self, run_id: str, *, pending: int, reasons: str) -> None:
-        self.run_id, self.pending = run_id, pending
+    def __init__(self, run_id: str, *, pending: int, reasons: str, why: Sequence[str] = ()) -> None:
+        self.run_id, self.pending, self.why = run_id, pending, tuple(why)
+        told = "".join(f" Why: {problem}" for problem in self.why)
         super().__init__(
             f"run {run_id} is incomplete: {pending:,} rows are pending ({reasons}). All else is loaded and nothing is "
-            "lost. Clear the run, or run the window again, to go on; the job's next run takes these rows first."
+            f"lost. Clear the run, or run the window again, to go on; the job's next run takes these rows first.{told}"
         )
 
 

@@ -22,6 +22,8 @@ from nightbatch.core.ids import ShardRef, run_id
 from nightbatch.core.shard import ShardState
 from nightbatch.core.window import Window
 from nightbatch.errors import (
+    AccountChanged,
+    AccountTrouble,
     ProviderBusy,
     RunFailed,
     RunIncomplete,
@@ -97,7 +99,9 @@ def run(
     plan = _prepare_when_free(ports, job, window, options or Options(), watch)
     sealed = sealed_job(ports, plan.run)
     for number in range(sealed.rounds + 1):
-        _finish_shards(ports, sealed, plan, watch)
+        if not _finish_shards(ports, sealed, plan, watch):
+            # Settled as it stands: run again with the account mended, all of it goes on in this very run.
+            break
         plan = close_round(ports, sealed, plan.run, number)
         if not plan.shards:
             break
@@ -127,6 +131,8 @@ def prepare(
     past.check_enough(run)
     with about(job=job.name, run=run.run):
         sealed = ports.ledger.sealed(run.run, 0)
+        if sealed is not None and run.state == "open":
+            ports.ledger.resume(run.run, now=ports.clock.now())
         if sealed is None:
             ports.sink(job).prepare(context_of(run))
             sealed = _seal_when_quick(ports, job, run, past, options, watch)
@@ -274,7 +280,12 @@ def advance(ports: Ports, job: Job, ref: ShardRef) -> Waiting | Finished:
         before = shard
         batch_id = shard.current.batch_id if shard.current else None
         with about(job=job.name, run=ref.run, shard=ref.name, batch=batch_id):
-            outcome = _look(ports, job, shard)
+            try:
+                outcome = _look(ports, job, shard)
+            except Terminal as error:
+                # Whoever settles the run is another process in Airflow, and must be able to say why.
+                ports.ledger.note_problem(ref, type(error).__name__, str(error))
+                raise
         if not isinstance(outcome, Moved):
             return outcome
 
@@ -413,10 +424,15 @@ def _prepare_when_free(ports: Ports, job: Job, window: Window, options: Options,
             ports.clock.sleep(ports.settings.poll_from_s)
 
 
-def _finish_shards(ports: Ports, job: Job, plan: RoundPlan, watch: Watch) -> None:
-    """Advance all shards of a round in turn until each is finished; sleeps while all of them wait."""
+def _finish_shards(ports: Ports, job: Job, plan: RoundPlan, watch: Watch) -> bool:
+    """
+    Advance all shards of a round in turn until each is finished; sleeps while all of them wait.
+
+    Says False where some could not be looked after, because the account could not be used.
+    """
     waiting: Sequence[ShardRef] = [shard.ref for shard in plan.shards]
-    failures = 0
+    failures, said = 0, set[str]()
+    is_usable = True
     while waiting:
         outcomes: dict[ShardRef, Waiting | Finished] = {}
         for ref in waiting:
@@ -430,8 +446,11 @@ def _finish_shards(ports: Ports, job: Job, plan: RoundPlan, watch: Watch) -> Non
                 outcomes[ref] = Waiting(ports.clock.now() + timedelta(seconds=min(2.0**failures, 60)), str(error))
             except Terminal as error:
                 # The others go on; settle counts this shard's rows as pending and the run ends failed.
-                with about(job=job.name, run=ref.run, shard=ref.name):
-                    log.error("%s", error)
+                is_usable = is_usable and not isinstance(error, AccountTrouble | AccountChanged)
+                if str(error) not in said:
+                    with about(job=job.name, run=ref.run, shard=ref.name):
+                        log.error("%s", error)
+                said.add(str(error))
         waits = [outcome for outcome in outcomes.values() if isinstance(outcome, Waiting)]
         waiting = [ref for ref, outcome in outcomes.items() if isinstance(outcome, Waiting)]
         total = len(plan.shards)
@@ -440,6 +459,7 @@ def _finish_shards(ports: Ports, job: Job, plan: RoundPlan, watch: Watch) -> Non
             _watch_deadline(ports, job, plan.run)
             pause = (min(wait.until for wait in waits) - ports.clock.now()).total_seconds()
             ports.clock.sleep(min(max(pause, 0.05), 30.0))
+    return is_usable
 
 
 def _watch_deadline(ports: Ports, job: Job, run: str) -> None:

@@ -445,6 +445,8 @@ class Attempt:
     vendor_status: str = ""
     vendor_usage: Usage | None = None
     """What the vendor said that the whole batch used, when it had ended; None where it said nothing."""
+    gone_since_utc: datetime | None = None
+    """Since when the vendor has answered 404 at every look; None while it knows the batch."""
 
 
 @dataclass(frozen=True)
@@ -472,6 +474,8 @@ class Shard:
     held_reason: str = ""
     taken_by_round: int | None = None
     """The round that took up this shard's rows that were not good."""
+    problem: str = ""
+    """What keeps it from going on, for a person to mend; empty while nothing does."""
 
 
 @dataclass(frozen=True)
@@ -583,11 +587,16 @@ class Ledger(Protocol):
         """
         End an attempt without a result: its reserve returns and the shard is `sealed` again.
 
-        With `hold` (a `Reason` value) the shard is set aside in the same commit, so that nobody can send it between.
+        With `hold` (a `Reason` value) the shard is set aside in the same commit, so that nobody can send it between,
+        and `reason` is kept as its problem.
         """
 
-    def hold(self, ref: ShardRef, reason: str, *, now: datetime) -> None:
-        """Set a shard that is not under way aside: its rows are pending for `reason` (a `Reason` value)."""
+    def hold(self, ref: ShardRef, reason: str, *, problem: str = "", now: datetime) -> None:
+        """
+        Set a shard that is not under way aside: its rows are pending for `reason` (a `Reason` value).
+
+        `problem` is what a person must know about it, in a sentence.
+        """
 
     def note_stored(self, attempt_id: int, raw_names: Sequence[str], hashes: Sequence[str], *, now: datetime) -> None:
         """Record that the raw results are in the store, with their SHA-256."""
@@ -607,6 +616,31 @@ class Ledger(Protocol):
 
     def note_loaded(self, ref: ShardRef, *, merged: int, now: datetime) -> None:
         """Mark the shard loaded."""
+
+    def note_problem(self, ref: ShardRef, kind: str, problem: str) -> None:
+        """
+        Keep what keeps a shard from going on: the name of an error and its sentence; empty texts clear it.
+
+        It clears by itself when the shard is sent, found or collected.
+        """
+
+    def account_trouble(self, run: str, provider: str, connection: str) -> str:
+        """Give the trouble that a run has with the account behind a connection; empty where it has none."""
+
+    def resume(self, run: str, *, now: datetime) -> None:
+        """
+        Forget a run's trouble with accounts, because somebody runs it again.
+
+        Shards that were set aside for it, and whose rows no round has taken, are `sealed` again.
+        """
+
+    def note_absence(self, attempt_id: int, *, at_most: timedelta, now: datetime) -> timedelta:
+        """
+        Record a complete listing without the batch; give for how long it has been looked for in vain.
+
+        That is the sum of the times between looks, each counted as no less than nothing and as `at_most`, so that
+        a clock that jumps adds no more than one look would.
+        """
 
     def owned(self, provider: str, batch_ids: Sequence[str]) -> set[str]:
         """Say which of these batches belong to any attempt in this ledger."""

@@ -214,3 +214,25 @@ def test_tokens_counted_at_create_are_released_when_validation_fails(rehearse, c
         assert stage.run([*chats(2), "{broken"]).status == "failed"
     assert stage.run(chats(2)).status == "completed"
     assert set(stage.state()["enqueued_tokens"].values()) == {0}
+
+
+def test_a_status_word_that_nobody_knows_stands_for_running_a_while(rehearse, chats, letters):
+    stage = rehearse("status_word=pondering, status_seconds=1")
+    with pytest.raises(openai.APIResponseValidationError) as batch:
+        stage.create(chats(1))
+    with pytest.raises(anthropic.APIResponseValidationError) as messages:
+        stage.create_messages(letters(1))
+
+    assert (batch.value.body["status"], messages.value.body["processing_status"]) == ("pondering", "pondering")
+    time.sleep(1)
+    assert stage.ended(batch.value.body["id"]).status == "completed"
+    assert stage.messages_ended(messages.value.body["id"]).processing_status == "ended"
+
+
+def test_hidden_results_come_some_time_after_the_end(rehearse, chats, letters):
+    stage = rehearse("hidden_results_seconds=1")
+    batch, messages = stage.run(chats(1)), stage.run_messages(letters(1))
+    assert (batch.output_file_id, messages.results_url) == (None, None)
+
+    seen_until(lambda: bool(stage.openai.batches.retrieve(batch.id).output_file_id), True)
+    seen_until(lambda: bool(stage.anthropic.messages.batches.retrieve(messages.id).results_url), True)

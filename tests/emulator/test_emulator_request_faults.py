@@ -168,3 +168,32 @@ def test_unknown_faults_in_a_header_are_refused_by_name(calm):
 
     with pytest.raises(openai.BadRequestError, match="no such fault: htpp_429"):
         spoilt.batches.list()
+
+
+def test_http_404_hides_what_is_there_and_nothing_else(rehearse, chats):
+    stage = rehearse("http_404=1, on=retrieve_batch")
+    batch = stage.create(chats(1))
+    with pytest.raises(openai.NotFoundError):
+        stage.openai.batches.retrieve(batch.id)
+
+    assert stage.openai.batches.retrieve(batch.id).id == batch.id
+
+
+def test_a_login_page_comes_with_a_good_status_and_makes_nothing(rehearse, chats):
+    stage = rehearse("login_page=1, on=create_batch")
+    headers = {"authorization": "Bearer sk-emulator"}
+    reply = httpx.post(f"{stage.url}/v1/batches", headers=headers, json={})
+
+    assert (reply.status_code, reply.headers["content-type"]) == (200, "text/html")
+    assert "openai-organization" not in reply.headers
+    assert stage.openai.batches.list().data == []
+
+
+def test_a_garbled_download_has_its_length_and_no_whole_line(rehearse, chats):
+    stage = rehearse("garbled_download=1")
+    batch = stage.run(chats(1))
+    garbled, good = (stage.openai.files.content(batch.output_file_id).read() for _ in range(2))
+
+    assert len(garbled) == len(good)
+    assert garbled.endswith(b"<<")
+    assert good.endswith(b"}\n")

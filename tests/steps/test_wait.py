@@ -79,7 +79,7 @@ def test_a_404_is_a_blip_before_it_is_a_persons_decision() -> None:
     later(stack, days=3)
 
     with pytest.raises(BatchVanished, match="has not known batch batch_0"):
-        wait(stack.ports(), shard)
+        wait(stack.ports(), again(stack, shard.plan.ref))
 
     assert again(stack, shard.plan.ref).state is ShardState.OPEN
 

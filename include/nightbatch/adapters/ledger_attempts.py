@@ -18,6 +18,7 @@ from nightbatch.core.batch import BatchState, BatchStatus
 from nightbatch.core.ids import ShardRef
 from nightbatch.core.money import Cost
 from nightbatch.core.shard import ShardState
+from nightbatch.core.verdict import Reason
 from nightbatch.errors import StaleAttempt
 
 MAX_TEXT = 500
@@ -92,7 +93,7 @@ def note_open(connection: sa.Connection, attempt_id: int, state: BatchState, *, 
         "batch_id": state.batch_id,
         "created_utc": state.created_utc or now,
         "last_seen_utc": now,
-        "vendor_status": _short(state.vendor_status),
+        "vendor_status": short(state.vendor_status),
         "rows_done": state.rows_done,
     }
     try:
@@ -122,13 +123,15 @@ def _owned_by(attempt: AnyRow, batch_id: str, *, owner: str) -> StaleAttempt:
 
 def note_seen(connection: sa.Connection, attempt_id: int, state: BatchState, *, now: datetime) -> None:
     """Record what a look at the batch saw; a look at an attempt that is over changes nothing."""
-    values: dict[str, Any] = {"vendor_status": _short(state.vendor_status)}
+    values: dict[str, Any] = {"vendor_status": short(state.vendor_status)}
     if state.rows_done is not None:
         values["rows_done"] = state.rows_done
-    if state.status is not BatchStatus.NOT_FOUND:
-        values["last_seen_utc"] = now
     if state.usage is not None and state.status is BatchStatus.ENDED:
         values["vendor_usage"] = asdict(state.usage)
+    if state.status is BatchStatus.NOT_FOUND:
+        values["gone_since_utc"] = sa.func.coalesce(attempts.c.gone_since_utc, now)
+    else:
+        values |= {"last_seen_utc": now, "gone_since_utc": None}
     is_open = sa.and_(attempts.c.attempt_id == attempt_id, attempts.c.state == "open")
     connection.execute(sa.update(attempts).where(is_open).values(**values))
 
@@ -149,23 +152,28 @@ def end_attempt(
         return
     if attempt.state not in _MAY_END[outcome]:
         raise _stale(attempt, expected=" or ".join(_MAY_END[outcome]))
-    _change(connection, attempt, state=outcome, ended_utc=now, end_reason=_short(reason))
+    _change(connection, attempt, state=outcome, ended_utc=now, end_reason=short(reason))
     ledger_money.release(connection, attempt, now=now)
     free = {"current_attempt": None, "not_before_utc": retry_at}
     if hold:
-        move(connection, ref_of(attempt), ShardState.HELD, now=now, held_reason=hold, **free)
+        move(connection, ref_of(attempt), ShardState.HELD, now=now, **_held(hold, reason), **free)
     else:
         move(connection, ref_of(attempt), ShardState.SEALED, now=now, **free)
 
 
-def hold(connection: sa.Connection, ref: ShardRef, reason: str, *, now: datetime) -> None:
+def _held(reason: str, problem: str) -> dict[str, str]:
+    kind = "AccountTrouble" if reason == Reason.ACCOUNT else ""
+    return {"held_reason": reason, "problem_kind": kind, "problem": short(problem)}
+
+
+def hold(connection: sa.Connection, ref: ShardRef, reason: str, *, problem: str, now: datetime) -> None:
     """Set a shard aside that is not under way; see the port."""
     lock_run(connection, ref.run)
     shard = lock_shard(connection, ref)
     if shard.state not in (ShardState.SEALED, ShardState.HELD):
         raise StaleAttempt(str(ref), expected="sealed", found=shard.state)
     if (shard.state, shard.held_reason) != (ShardState.HELD, reason):
-        move(connection, ref, ShardState.HELD, now=now, held_reason=reason)
+        move(connection, ref, ShardState.HELD, now=now, **_held(reason, problem))
 
 
 def note_stored(
@@ -235,6 +243,6 @@ def owned(connection: sa.Connection, provider: str, batch_ids: Sequence[str]) ->
     return found
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
     """Cut a vendor's text, and take out what PostgreSQL does not store."""
     return text.replace("\x00", "").encode("utf-8", "replace").decode()[:MAX_TEXT]

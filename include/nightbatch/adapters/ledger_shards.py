@@ -61,6 +61,7 @@ _PLAIN_ATTEMPT = (
     "created_utc",
     "last_seen_utc",
     "vendor_status",
+    "gone_since_utc",
 )
 _TOKENS = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
 
@@ -128,6 +129,7 @@ def _shard_of(row: AnyRow) -> Shard:
         merged=row.merged,
         held_reason=row.held_reason,
         taken_by_round=row.taken_by_round,
+        problem=row.problem,
     )
 
 
@@ -157,6 +159,8 @@ def lock_shard(connection: sa.Connection, ref: ShardRef) -> AnyRow:
 
 
 def move(connection: sa.Connection, ref: ShardRef, state: ShardState, *, now: datetime, **values: Any) -> None:
-    """Put a locked shard into a state."""
+    """Put a locked shard into a state; one that goes on at the vendor has no problem any more."""
+    if state in (ShardState.SUBMITTING, ShardState.OPEN, ShardState.STORED):
+        values = {"problem_kind": "", "problem": "", **values}
     changed = {"state": state.value, "state_utc": now, **values}
     connection.execute(sa.update(shards).where(is_shard(ref)).values(**changed))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from nightbatch.adapters import (
     ledger_gates,
     ledger_migrate,
     ledger_money,
+    ledger_problems,
     ledger_runs,
     ledger_shards,
 )
@@ -167,10 +168,10 @@ class SqlLedger:
                 connection, attempt_id, outcome, reason=reason, retry_at=retry_at, hold=hold, now=now
             )
 
-    def hold(self, ref: ShardRef, reason: str, *, now: datetime) -> None:
+    def hold(self, ref: ShardRef, reason: str, *, problem: str = "", now: datetime) -> None:
         """Set a shard that is not under way aside: its rows are pending for `reason`."""
         with self._database.write() as connection:
-            ledger_attempts.hold(connection, ref, reason, now=now)
+            ledger_attempts.hold(connection, ref, reason, problem=problem, now=now)
 
     def note_stored(self, attempt_id: int, raw_names: Sequence[str], hashes: Sequence[str], *, now: datetime) -> None:
         """Record that the raw results are in the store, with their SHA-256."""
@@ -205,6 +206,26 @@ class SqlLedger:
         """Mark the shard loaded."""
         with self._database.write() as connection:
             ledger_attempts.note_loaded(connection, ref, merged=merged, now=now)
+
+    def note_problem(self, ref: ShardRef, kind: str, problem: str) -> None:
+        """Keep what keeps a shard from going on; empty texts clear it."""
+        with self._database.write() as connection:
+            ledger_problems.note_problem(connection, ref, kind, problem)
+
+    def account_trouble(self, run: str, provider: str, connection: str) -> str:
+        """Give the trouble that a run has with an account; empty where it has none."""
+        with self._database.read() as read:
+            return ledger_problems.account_trouble(read, run, provider, connection)
+
+    def resume(self, run: str, *, now: datetime) -> None:
+        """Forget a run's trouble with accounts, and let the shards go that were set aside for it."""
+        with self._database.write() as connection:
+            ledger_problems.resume(connection, run, now=now)
+
+    def note_absence(self, attempt_id: int, *, at_most: timedelta, now: datetime) -> timedelta:
+        """Record a complete listing without the batch; give for how long it has been looked for."""
+        with self._database.write() as connection:
+            return ledger_problems.note_absence(connection, attempt_id, at_most=at_most, now=now)
 
     def owned(self, provider: str, batch_ids: Sequence[str]) -> set[str]:
         """Say which of these batches belong to any attempt in this ledger."""

@@ -97,6 +97,8 @@ shards = sa.Table(
     _text("index_sha256", default=""),
     _text("verdicts_sha256", default=""),
     _text("prompt_version", default=""),
+    _text("problem_kind", default=""),
+    _text("problem", default=""),
     sa.ForeignKeyConstraint(["run", "round"], ["nb_rounds.run", "nb_rounds.round"], name="nb_shards_round_fkey"),
 )
 
@@ -131,6 +133,9 @@ attempts = sa.Table(
     sa.Column("vendor_usage", sa.JSON(none_as_null=True)),
     sa.Column("result_files", sa.JSON(none_as_null=True)),
     sa.Column("vendor_files_deleted_utc", UtcTime),
+    sa.Column("gone_since_utc", UtcTime),
+    sa.Column("looked_utc", UtcTime),
+    _count("looked_ms"),
     sa.ForeignKeyConstraint(["run", "round", "shard"], _SHARD_KEY, name="nb_attempts_shard_fkey"),
     sa.UniqueConstraint("run", "round", "shard", "number", name="nb_attempts_number_key"),
     sa.UniqueConstraint("provider", "batch_id", name="nb_attempts_batch_key"),

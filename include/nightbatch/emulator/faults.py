@@ -76,6 +76,9 @@ class Faults:
     )
     token_limit_after_validation: int = _times("the batch goes failed with token_limit_exceeded (OpenAI)")
     token_limit_at_create: int = _times("create answers 400 token_limit_exceeded (OpenAI), 429 (Anthropic)")
+    status_word: str = _option("a status that no documentation knows, in place of the running one", "", "text")
+    status_seconds: float = _seconds("how long a batch has that status", 5.0)
+    hidden_results_seconds: float = _seconds("an ended batch names no result file for so long")
     not_found_seconds: float = _seconds("a new batch answers 404 for so long")
     list_lag_seconds: float = _seconds("a new batch is in no list for so long")
 
@@ -87,6 +90,7 @@ class Faults:
 
     # Any request. `on` narrows them down.
     http_401: int = _times("a good key is refused")
+    http_404: int = _times("what is there is not found")
     http_429: int = _times("429 rate limited")
     http_429_retry_after: float = _seconds("Retry-After that goes with a 429; 0 sends none")
     http_5xx: int = _times("a server error, nothing done")
@@ -100,6 +104,8 @@ class Faults:
     drip_bytes: int = _option("bytes in one piece", 64, "bytes")
     drip_seconds: float = _seconds("pause after each piece", 0.05)
     garbled: int = _times("the body is not the JSON it says it is")
+    garbled_download: int = _times("a result file comes whole in length, and garbled")
+    login_page: int = _times("a proxy's page in HTML comes, with status 200, and nothing is done")
     truncated_download: int = _times("a result file stops half way, and the connection closes")
     on: str = _option("the requests meant above: names of operations joined by +; empty is all", "", "names")
 

@@ -29,6 +29,8 @@ _AFTER_SUCCESS = (
     "create_500_after_success",
     "create_529_after_success",
 )
+LOGIN_PAGE = b"<!doctype html>\n<title>Sign in</title>\n<p>Your session has ended.</p>\n"
+
 _MESSAGES = {
     401: "Incorrect API key provided.",
     429: "Rate limit reached for requests. Please try again later.",
@@ -67,6 +69,13 @@ class Call:
         send = self.labelled(account)
         await send({"type": "http.response.start", "status": problem.status, "headers": raw})
         await send({"type": "http.response.body", "body": body})
+
+    async def show_page(self, page: bytes) -> None:
+        """Answer as a proxy that lets nobody through: a page, a good status, and no header of the vendor's."""
+        await connection.drain(self.receive)
+        raw = [(b"content-type", b"text/html"), (b"content-length", str(len(page)).encode())]
+        await self.send({"type": "http.response.start", "status": 200, "headers": raw})
+        await self.send({"type": "http.response.body", "body": page})
 
     def labelled(self, account: Account | None) -> Send:
         """Return a `send` that adds the vendor's headers."""
@@ -144,6 +153,10 @@ class Gate:
             await connection.hang_up(call.send, call.receive)
         elif plan.take("http_401"):
             await call.turn_away(_invalid_key(call.vendor), account=account)
+        elif plan.take("http_404"):
+            await call.turn_away(Problem(404, "not_found_error", "Not found."), account=account)
+        elif plan.take("login_page"):
+            await call.show_page(LOGIN_PAGE)
         elif plan.take("http_429"):
             after = plan.faults.http_429_retry_after
             problem = Problem(429, _type(call.vendor, 429), _MESSAGES[429], "rate_limit_exceeded")
@@ -195,6 +208,8 @@ def _spoilt(call: Call, plan: FaultPlan, send: Send) -> Send:
     if plan.take("slow_drip"):
         send = connection.Dripping(send, plan.faults.drip_bytes, plan.faults.drip_seconds)
     if call.operation != "download" and plan.take("garbled"):
+        send = connection.Garbling(send)
+    if call.operation == "download" and plan.take("garbled_download"):
         send = connection.Garbling(send)
     if call.operation == "download" and plan.take("truncated_download"):
         send = connection.Truncating(send, lambda: connection.hang_up(call.send, call.receive))

@@ -92,6 +92,15 @@ class Batch:
         """Return the workspace that may see it."""
         return self.account.scope
 
+    def unknown_status(self, *, at: float) -> str:
+        """Return the word that a fault puts in the place of the running status; empty without one."""
+        return self.faults.status_word if at < self.created_at + self.faults.status_seconds else ""
+
+    def hides_results(self, *, at: float) -> bool:
+        """Say whether the batch has ended so lately that it does not name its result files yet."""
+        hidden_s = self.faults.hidden_results_seconds
+        return bool(hidden_s) and at < max(self.times.values(), default=0.0) + hidden_s
+
     def reach(self, status: str, at: float) -> None:
         """Enter a status, and remember when."""
         self.status = status

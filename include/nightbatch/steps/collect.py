@@ -9,6 +9,7 @@ from nightbatch.core.shard import ShardState
 from nightbatch.logs import logger
 from nightbatch.ports import Ports, RawFile, Shard
 
+from .account import check_account
 from .outcome import Moved, Outcome
 
 log = logger(__name__)
@@ -25,6 +26,7 @@ def collect(ports: Ports, shard: Shard, state: BatchState) -> Outcome:
     if attempt is None or shard.state is not ShardState.OPEN:
         return Moved()
     provider = ports.provider(shard.plan.provider, shard.plan.connection)
+    check_account(provider, shard, attempt, has_answered=True)
     names, hashes = [], []
     # A folder of its own for each download: one that wakes up late must not write over what was hashed and judged.
     folder = f"{attempt.ref.folder}/attempt-{attempt.number}/{ports.clock.now():%Y%m%dT%H%M%S%f}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from nightbatch.core.batch import Next, decide
+from nightbatch.core.batch import BatchStatus, Next, decide
 from nightbatch.core.shard import ShardState
 from nightbatch.core.verdict import Reason
 from nightbatch.ports import Ports, Run, Shard
 
+from .account import check_account
 from .settle import is_done
 
 
@@ -31,6 +32,8 @@ def _is_gone(ports: Ports, shard: Shard) -> bool:
     attempt = shard.current
     if shard.state is not ShardState.OPEN or attempt is None or attempt.batch_id is None:
         return False
-    state = ports.provider(shard.plan.provider, shard.plan.connection).poll(attempt.batch_id)
-    last_seen = attempt.last_seen_utc or attempt.created_utc or attempt.intent_utc
-    return decide(state, now=ports.clock.now(), last_seen=last_seen).next is Next.VANISHED
+    provider, now = ports.provider(shard.plan.provider, shard.plan.connection), ports.clock.now()
+    state = provider.poll(attempt.batch_id)
+    if state.status is BatchStatus.NOT_FOUND:
+        check_account(provider, shard, attempt)
+    return decide(state, now=now, last_seen=attempt.gone_since_utc or now).next is Next.VANISHED

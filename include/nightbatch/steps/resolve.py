@@ -11,6 +11,7 @@ from nightbatch.errors import StaleAttempt
 from nightbatch.logs import about, logger
 from nightbatch.ports import Attempt, Ports, Provider, Shard
 
+from .account import check_account
 from .outcome import Moved, Outcome, Waiting
 from .submit import batch_note, keep_id, label_of
 
@@ -37,6 +38,8 @@ def resolve(ports: Ports, shard: Shard) -> Outcome:
     provider = ports.provider(shard.plan.provider, shard.plan.connection)
     if noted:
         return _adopt(ports, attempt, provider.poll(noted))
+    # A listing of another account lacks the batch whether it was made or not.
+    check_account(provider, shard, attempt)
     until = attempt.send_deadline_utc + timedelta(seconds=ports.settings.request_timeout_s) + CLOCK_SKEW
     found = provider.find(
         label_of(ports, attempt), rows=attempt.rows, since=attempt.intent_utc - CLOCK_SKEW, until=until

@@ -10,6 +10,7 @@ from typing import Any
 
 from nightbatch.core.money import Cost, total
 from nightbatch.core.shard import ShardState
+from nightbatch.core.verdict import Reason
 from nightbatch.errors import DoesNotAddUp, NightbatchError, RunFailed, RunIncomplete
 from nightbatch.job import Job
 from nightbatch.logs import logger
@@ -117,7 +118,12 @@ def settle(ports: Ports, job: Job, run_name: str) -> Books:
 
 def _sort_leftovers(ports: Ports, job: Job, run: Run) -> None:
     """Give a fate to the rows of shards that came back after the last round was sealed."""
-    if any(is_untaken(shard) for shard in ports.ledger.shards(run.run)):
+    shards = ports.ledger.shards(run.run)
+    untaken = [shard for shard in shards if is_untaken(shard)]
+    if any(shard.held_reason == Reason.ACCOUNT for shard in untaken) and not all(map(is_done, shards)):
+        # The run stays open anyway. Run again with the account mended, these shards go with the others.
+        return
+    if untaken:
         retry(ports, job, run.run, seals=len(rounds_of(ports, run.run)), has_rounds=False)
 
 
@@ -227,7 +233,8 @@ def _judge(
         if books.in_flight:
             reasons["with the vendor or not sent"] = books.in_flight
         said = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
-        return RunIncomplete(books.run, pending=pending + books.in_flight, reasons=said)
+        why = tuple(dict.fromkeys(shard.problem for shard in shards if shard.problem))
+        return RunIncomplete(books.run, pending=pending + books.in_flight, reasons=said, why=why[:3])
     return _limits(job, run, books, earlier)
 
 

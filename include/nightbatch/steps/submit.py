@@ -42,15 +42,18 @@ def submit(ports: Ports, job: Job, shard: Shard) -> Outcome:
     plan, now = shard.plan, ports.clock.now()
     if shard.not_before_utc and now < shard.not_before_utc:
         return Waiting(shard.not_before_utc, f"waits for its turn at {plan.provider}")
+    trouble = ports.ledger.account_trouble(plan.ref.run, plan.provider, plan.connection)
+    if trouble:
+        return _hold(ports, shard, Reason.ACCOUNT, trouble)
     provider = ports.provider(plan.provider, plan.connection)
     try:
         intent = _intent(ports, job, shard, provider)
         _check_content(ports.store, shard)
         attempt = ports.ledger.begin(intent, now=now)
-    except AccountTrouble:
-        return _hold(ports, shard, Reason.ACCOUNT)
-    except BudgetExceeded:
-        return _hold(ports, shard, Reason.BUDGET)
+    except AccountTrouble as error:
+        return _hold(ports, shard, Reason.ACCOUNT, str(error))
+    except BudgetExceeded as error:
+        return _hold(ports, shard, Reason.BUDGET, str(error))
     except MustWait as wait:
         return Waiting(wait.until, wait.reason)
     except StaleAttempt:
@@ -210,9 +213,9 @@ def keep_id(ports: Ports, attempt: Attempt, state: BatchState) -> None:
             pause_s *= 2
 
 
-def _hold(ports: Ports, shard: Shard, reason: Reason) -> Outcome:
+def _hold(ports: Ports, shard: Shard, reason: Reason, problem: str) -> Outcome:
     _warn_held(shard, reason)
-    ports.ledger.hold(shard.plan.ref, reason.value, now=ports.clock.now())
+    ports.ledger.hold(shard.plan.ref, reason.value, problem=problem, now=ports.clock.now())
     return Moved()
 
 

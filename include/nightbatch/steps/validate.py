@@ -14,6 +14,7 @@ from nightbatch.core.money import Cost, Usage
 from nightbatch.core.request import Endpoint
 from nightbatch.core.result import Result
 from nightbatch.core.verdict import MISSING, Verdict, VerdictKind, judge
+from nightbatch.errors import AccountTrouble
 from nightbatch.job import Job
 from nightbatch.logs import logger
 from nightbatch.ports import Ports, Shard, Store
@@ -64,6 +65,9 @@ def validate(ports: Ports, job: Job, shard: Shard) -> Outcome:
         reading = _Reading(ports, job, shard, lane, out)
         reading.read()
     counts = reading.tally()
+    if reading.trouble:
+        told = AccountTrouble(shard.plan.provider, code=reading.trouble, message="said of rows of a batch")
+        ports.ledger.note_problem(shard.plan.ref, type(told).__name__, str(told))
     ports.ledger.note_collected(
         shard.plan.ref,
         verdicts_name=name,
@@ -91,6 +95,8 @@ class _Reading:
         self.billed = bytearray(shard.plan.rows)
         self.odd: Counter[str] = Counter()
         self.cost = Cost()
+        self.trouble = ""
+        """The first code that says the account is in trouble."""
 
     def read(self) -> None:
         """Judge every line, then every row that no line was about."""
@@ -113,6 +119,8 @@ class _Reading:
             self.odd["unknown custom_ids"] += 1
             return
         verdict, earlier = judge(result, self.check), self.verdicts[row]
+        if verdict.kind is VerdictKind.ACCOUNT:
+            self.trouble = self.trouble or verdict.detail or "unknown"
         if earlier is not None:
             self.odd["repeated rows"] += 1
             if earlier.kind is VerdictKind.GOOD or verdict.kind is not VerdictKind.GOOD:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import zlib
 from datetime import datetime, timedelta
 
-from nightbatch.core.batch import BatchState, Next, decide
+from nightbatch.core.batch import BatchState, BatchStatus, Next, decide
 from nightbatch.core.verdict import Reason
 from nightbatch.errors import BatchVanished
 from nightbatch.logs import logger
 from nightbatch.ports import Attempt, Ports, Settings, Shard
 
+from .account import check_account
 from .collect import collect
 from .outcome import BatchWait, Moved, Outcome, Waiting
 
@@ -28,8 +29,11 @@ def wait(ports: Ports, shard: Shard) -> Outcome:
     if attempt is None or attempt.batch_id is None:
         return Moved()
     now = ports.clock.now()
-    state = ports.provider(plan.provider, plan.connection).poll(attempt.batch_id)
-    last_seen = attempt.last_seen_utc or attempt.created_utc or attempt.intent_utc
+    provider = ports.provider(plan.provider, plan.connection)
+    state = provider.poll(attempt.batch_id)
+    if state.status is BatchStatus.NOT_FOUND:
+        check_account(provider, shard, attempt)
+    last_seen = attempt.gone_since_utc or now
     decision = decide(state, now=now, last_seen=last_seen)
     if decision.next is Next.COLLECT and state.problem and not state.result_files:
         return _set_aside(ports, attempt, state)
@@ -44,6 +48,8 @@ def wait(ports: Ports, shard: Shard) -> Outcome:
     if decision.next is Next.VANISHED:
         raise BatchVanished(plan.provider, attempt.batch_id, since=last_seen)
     ports.ledger.note_seen(attempt.attempt_id, state, now=now)
+    if shard.problem:
+        ports.ledger.note_problem(plan.ref, "", "")
     return _wait_for(attempt, state, plan.provider, plan.connection, ports.settings, now, decision.reason)
 
 

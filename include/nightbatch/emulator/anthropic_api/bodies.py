@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nightbatch.emulator.answers import Answer, Kind, Problem
 from nightbatch.emulator.asks import Ask, Json
-from nightbatch.emulator.clock import DAY_S, rfc3339
+from nightbatch.emulator.clock import DAY_S, now_s, rfc3339
 from nightbatch.emulator.store import Batch
 
 TYPES = {
@@ -64,19 +64,20 @@ def message_body(ask: Ask, answer: Answer, *, key: str, tier: str) -> Json:
 
 def batch_body(batch: Batch, base_url: str) -> Json:
     """Return a message batch."""
-    ended = batch.status == "ended"
+    ended, now = batch.status == "ended", now_s()
+    shows_results = ended and not batch.hides_results(at=now)
     url = f"{base_url}v1/messages/batches/{batch.id}/results"
     return {
         "id": batch.id,
         "type": "message_batch",
-        "processing_status": batch.status,
+        "processing_status": ("" if ended else batch.unknown_status(at=now)) or batch.status,
         "request_counts": _counts(batch),
         "created_at": rfc3339(batch.created_at),
         "expires_at": rfc3339(batch.created_at + DAY_S),
         "ended_at": _time(batch, "ended_at"),
         "cancel_initiated_at": _time(batch, "canceling_at"),
         "archived_at": None,
-        "results_url": url if ended else None,
+        "results_url": url if shows_results else None,
     }
 
 

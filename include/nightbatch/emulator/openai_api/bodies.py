@@ -177,9 +177,9 @@ def batch_body(batch: Batch, *, at: float) -> Json:
         "errors": {"object": "list", "data": batch.errors} if batch.errors else None,
         "input_file_id": batch.input_file_id,
         "completion_window": "24h",
-        "status": batch.status,
-        "output_file_id": batch.output_file_id,
-        "error_file_id": batch.error_file_id,
+        "status": _status(batch, at=at),
+        "output_file_id": None if batch.hides_results(at=at) else batch.output_file_id,
+        "error_file_id": None if batch.hides_results(at=at) else batch.error_file_id,
         "created_at": int(batch.created_at),
         "expires_at": int(batch.created_at) + DAY_S,
         "request_counts": _counts(batch, at=at),
@@ -187,6 +187,11 @@ def batch_body(batch: Batch, *, at: float) -> Json:
         "metadata": batch.metadata,
     }
     return body | {name: int(batch.times[name]) if name in batch.times else None for name in _TIMES}
+
+
+def _status(batch: Batch, *, at: float) -> str:
+    is_running = batch.status in ("validating", "in_progress")
+    return (batch.unknown_status(at=at) if is_running else "") or batch.status
 
 
 def _counts(batch: Batch, *, at: float) -> Json:

@@ -19,6 +19,7 @@ def upgrade() -> None:
     _add_proof()
     _add_tidying()
     _add_lanes_to_costs()
+    _add_problems()
 
 
 def downgrade() -> None:
@@ -117,3 +118,11 @@ def _add_lanes_to_costs() -> None:
         WHERE m.kind = 'actual'
         GROUP BY m.day, m.job, m.provider, m.model, s.connection, s.prompt_version
     """)  # noqa: S608 - constants of this file
+
+
+def _add_problems() -> None:
+    op.add_column("nb_shards", sa.Column("problem_kind", sa.Text, nullable=False, server_default=""))
+    op.add_column("nb_shards", sa.Column("problem", sa.Text, nullable=False, server_default=""))
+    op.add_column("nb_attempts", sa.Column("gone_since_utc", UtcTime))
+    op.add_column("nb_attempts", sa.Column("looked_utc", UtcTime))
+    op.add_column("nb_attempts", sa.Column("looked_ms", sa.BigInteger, nullable=False, server_default="0"))
