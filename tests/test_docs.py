@@ -52,6 +52,7 @@ def dags_table() -> str:
     jobs, problems = load_jobs(ROOT / "include" / "jobs")
     assert problems == []
     rows = [_dag_row(job, f"include/jobs/{job.name}.yaml") for job in jobs]
+    rows.append(_housekeeping_row())
     with python_jobs() as found:
         for file in sorted((ROOT / "dags").glob("*.py")):
             before = len(found)
@@ -67,14 +68,26 @@ def python_jobs() -> Iterator[list[Job]]:
     found: list[Job] = []
     stub = ModuleType("nightbatch.orchestration.dag")
     vars(stub).update(build_dag=found.append, build_dags=lambda _: {})
-    before = sys.modules.get(stub.__name__)
-    sys.modules[stub.__name__] = stub
+    housekeeping = ModuleType("nightbatch.orchestration.housekeeping")
+    vars(housekeeping).update(housekeeping_dag=lambda: None)
+    stubs = {module.__name__: module for module in (stub, housekeeping)}
+    before = {name: sys.modules[name] for name in stubs if name in sys.modules}
+    sys.modules.update(stubs)
     try:
         yield found
     finally:
-        sys.modules.pop(stub.__name__)
-        if before is not None:
-            sys.modules[stub.__name__] = before
+        for name in stubs:
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+def _housekeeping_row() -> str:
+    """Read the schedule from the source, since the module imports Airflow."""
+    file = "dags/nightbatch_housekeeping.py"
+    [schedule] = re.findall(r'^SCHEDULE = "(.+)"$', page("include/nightbatch/orchestration/housekeeping.py"), re.M)
+    [dag_id] = re.findall(r'"dag_id": "(.+)"', page("include/nightbatch/orchestration/housekeeping.py"))
+    what = f"| `{dag_id}` | the ledger, the staging folder | – | – | `{schedule}` UTC | nothing is sent |"
+    return f"{what} [{file}]({file}) |"
 
 
 def _dag_row(job: Job, file: str) -> str:

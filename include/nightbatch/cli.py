@@ -28,6 +28,7 @@ from nightbatch.cli_frame import (
     window_of,
 )
 from nightbatch.cli_release import release
+from nightbatch.cli_tidy import tidy
 from nightbatch.errors import DoesNotAddUp, RunFailed, RunIncomplete
 
 app = typer.Typer(
@@ -155,6 +156,7 @@ def migrate() -> None:
 
 app.command()(release)
 app.command()(costs)
+app.command()(tidy)
 
 
 def _mount_emulator() -> None:

@@ -18,6 +18,7 @@ from nightbatch.errors import JobInvalid, NightbatchError, Problem, Transient
 from nightbatch.job import Job
 
 if TYPE_CHECKING:
+    from nightbatch.housekeeping import House
     from nightbatch.ports import Ledger, Ports, Run
 
 EXIT_FAILED, EXIT_INVALID, EXIT_UNEXPECTED, EXIT_TRY_AGAIN, EXIT_STOPPED = 1, 2, 70, 75, 130
@@ -107,6 +108,15 @@ def ledger_of_environment() -> Ledger:
     from nightbatch.adapters.registry import open_ledger, settings_from
 
     return open_ledger(settings_from(os.environ))
+
+
+def house_of_environment() -> House:
+    """Open what housekeeping looks after, as the environment says."""
+    from nightbatch.adapters.connections import from_environment
+    from nightbatch.adapters.registry import settings_from
+    from nightbatch.housekeeping import open_house
+
+    return open_house(settings_from(os.environ), from_environment(os.environ))
 
 
 def run_named(ledger: Ledger, name: str) -> Run:

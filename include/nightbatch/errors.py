@@ -20,6 +20,7 @@ NightbatchError
     ├── BudgetExceeded      the worst case would go over the budget
     ├── PlanChanged         what would be sent is not what was sealed
     ├── BatchVanished       the vendor no longer knows a batch that was paid
+    ├── StagingRemoved      the run's files are past the job's retention
     ├── LedgerMismatch      the ledger is of another version
     ├── RunIncomplete       the run adds up, and rows are pending
     ├── RunFailed           the run broke a limit of the job
@@ -237,6 +238,18 @@ class BatchVanished(Terminal):
         super().__init__(
             f"{provider} has not known batch {batch_id} since {since:%Y-%m-%d %H:%M} UTC. It may have been billed, so "
             "it is not sent again on its own. Ask the vendor, or send its rows again: run the window with force."
+        )
+
+
+class StagingRemoved(Terminal):
+    """A run is looked at again whose files were removed after the job's retention."""
+
+    def __init__(self, run_id: str, *, state: str, since: datetime) -> None:
+        self.run_id, self.state, self.since = run_id, state, since
+        super().__init__(
+            f"run {run_id} ended {state}, and its files were removed from the staging folder on {since:%Y-%m-%d %H:%M} "
+            "UTC, after the job's retention. Nothing was read, sent or paid. Its answers are in the sink and its books "
+            "in the ledger. To ask about the window again, and to pay for what changed, run it with force."
         )
 
 

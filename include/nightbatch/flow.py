@@ -37,6 +37,7 @@ from nightbatch.logs import about, logger
 from nightbatch.ports import PendingFile, Ports, RoundPlan, Run, Shard, Store
 from nightbatch.steps import pack as packing
 from nightbatch.steps.canary import hold_back, let_go, stopped, wants_canary
+from nightbatch.steps.discard import discard
 from nightbatch.steps.estimate import Estimate, NoStore, estimate
 from nightbatch.steps.give_up import give_up
 from nightbatch.steps.lanes import OpenLane, packing_lane
@@ -51,6 +52,7 @@ from nightbatch.steps.seen import Seen, seen
 from nightbatch.steps.settle import Books, books_of, settle
 from nightbatch.steps.submit import submit
 from nightbatch.steps.tell import late_message, tell, tell_ending, watch_deadline
+from nightbatch.steps.tidy import check_staging
 from nightbatch.steps.validate import validate
 from nightbatch.steps.wait import wait
 
@@ -129,6 +131,7 @@ def prepare(
         _close(ports, past.forced_away)
     run = ports.ledger.open_run(job.name, window, now=ports.clock.now(), force=past.wants_new_plan)
     past.check_enough(run)
+    check_staging(run)
     with about(job=job.name, run=run.run):
         sealed = ports.ledger.sealed(run.run, 0)
         if sealed is not None and run.state == "open":
@@ -263,11 +266,12 @@ def _no_store(ports: Ports) -> Store:
 # --- advance: steps 4 to 8 ------------------------------------------------------------------------------------
 
 
-def advance(ports: Ports, job: Job, ref: ShardRef) -> Waiting | Finished:
+def advance(ports: Ports, job: Job, ref: ShardRef, *, sends: bool = True) -> Waiting | Finished:
     """
     Move one shard on as far as it goes now: the state machine that every runner obeys.
 
-    Safe to call at any time by anybody; what was done is read from the ledger and not done again.
+    Safe to call at any time by anybody; what was done is read from the ledger and not done again. Without `sends` a
+    shard that would have to be sent stays sealed: housekeeping pays for nothing.
     """
     before, repeats = None, 0
     while True:
@@ -278,6 +282,8 @@ def advance(ports: Ports, job: Job, ref: ShardRef) -> Waiting | Finished:
             until = ports.clock.now() + timedelta(seconds=min(5.0, ports.settings.poll_from_s))
             return Waiting(until, "another process is moving this shard")
         before = shard
+        if shard.state is ShardState.SEALED and not sends:
+            return Finished(shard.state.value)
         batch_id = shard.current.batch_id if shard.current else None
         with about(job=job.name, run=ref.run, shard=ref.name, batch=batch_id):
             try:
@@ -303,6 +309,8 @@ def _look(ports: Ports, job: Job, shard: Shard) -> Outcome:
                 return validate(ports, job, shard)
             case ShardState.COLLECTED:
                 return load(ports, job, shard)
+            case ShardState.LOADED:
+                discard(ports, job, shard)
         return Finished(shard.state.value)
     except StaleAttempt:
         # Another attempt moved the shard on while this one was at work: look where it is now.
@@ -322,6 +330,7 @@ def close_round(ports: Ports, job: Job, run: str, number: int, *, last: int | No
     `last` is the last round that whoever runs this can still send, where that is not the sealed job's: the Dag of
     an edited job file may have fewer rounds, and rows sealed for one that never comes would wait for ever.
     """
+    check_staging(ports.ledger.run(run))
     rounds = job.rounds if last is None else min(job.rounds, last)
     with about(job=job.name, run=run):
         return retry(ports, job, run, seals=number + 1, has_rounds=number < rounds)
@@ -333,6 +342,7 @@ def finish(ports: Ports, job: Job, run: str, *, link: str = "") -> Books:
 
     A Transient error is no ending: it is raised untold, and the caller tries again.
     """
+    check_staging(ports.ledger.run(run))
     with about(job=job.name, run=run):
         problem: Terminal | None = None
         books: Books | None = None
@@ -356,6 +366,8 @@ def fail_unplanned(ports: Ports, job: Job, window: Window, *, link: str = "") ->
     A window without a plan is let go, so that the next try, or another run, may take it.
     """
     run = find_run(ports, job, window)
+    if run is not None:
+        check_staging(run)
     name = run.run if run else f"{job.name}/{window.key}"
     is_planned = run is not None and ports.ledger.sealed(run.run, 0) is not None
     problem = RunFailed(

@@ -87,7 +87,9 @@ class Job(Part):
     notify: Notify = Notify()
     """Whom to tell, and of what."""
     retention: Duration = timedelta(days=30)
-    """How long files between the steps are kept."""
+    """How long files between the steps are kept after a run has ended."""
+    delete_vendor_files: Annotated[bool, Field(strict=True)] = True
+    """Delete request and result files at the vendor once a shard is loaded; at Anthropic the batch itself, since its results are a part of it."""  # noqa: E501 - one sentence is one line in docs/job-file.md
     max_dead_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.05
     """A run fails if a larger share of its rows, unchanged ones included, ends as dead letters; 0 to 1."""
     min_rows: Annotated[int, Field(strict=True, ge=0)] = 0

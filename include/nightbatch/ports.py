@@ -103,6 +103,9 @@ class Store(Protocol):
     def write(self, name: str, content: bytes, *, if_absent: bool = False) -> bool:
         """Write a small file at once; with `if_absent`, say False and change nothing where it exists."""
 
+    def size_bytes(self, name: str) -> int:
+        """Tell how large a file is. Raises FileNotFoundError."""
+
     def exists(self, name: str) -> bool:
         """Say whether the file is there. "Could not read" raises StorageUnavailable; it is never False."""
 
@@ -301,6 +304,14 @@ class Provider(Protocol):
     def withdraw(self, file_id: str) -> None:
         """Delete an uploaded request file, so that a create that comes late must fail; absent is fine."""
 
+    def discard(self, batch_id: str | None, *, file_id: str | None, result_files: Sequence[str]) -> None:
+        """
+        Delete what an attempt that is over left at the vendor: its request file and its result files.
+
+        Where results are part of the batch, the ended batch itself goes. Absent is fine, and doing it again too.
+        Only ever called when nothing will be read there any more; a batch that has not ended is never deleted.
+        """
+
     def cancel(self, batch_id: str) -> None:
         """Cancel a batch. Only ever called by a person's deliberate act."""
 
@@ -366,6 +377,8 @@ class Run:
     """What `seal_plan` wrote for round 0; None before."""
     books: Mapping[str, Any] | None = None
     """What settle added up last."""
+    staging_removed_utc: datetime | None = None
+    """Since when its files in the store are gone, or going: none of them may be read any more."""
 
 
 @dataclass(frozen=True)
@@ -447,6 +460,10 @@ class Attempt:
     """What the vendor said that the whole batch used, when it had ended; None where it said nothing."""
     gone_since_utc: datetime | None = None
     """Since when the vendor has answered 404 at every look; None while it knows the batch."""
+    result_files: tuple[str, ...] = ()
+    """The result files, in the vendor's names, once the batch was seen to have them."""
+    vendor_files_deleted_utc: datetime | None = None
+    """When all that it left at the vendor was deleted."""
 
 
 @dataclass(frozen=True)
@@ -671,6 +688,30 @@ class Ledger(Protocol):
 
         Only `released` changes an earlier decision, and only `stopped`.
         """
+
+    # tidying up
+    def attempts(self, run: str) -> list[Attempt]:
+        """List every attempt of a run, by shard and number."""
+
+    def note_files_deleted(self, attempt_id: int, *, now: datetime) -> None:
+        """Record that nothing of an attempt is at the vendor any more."""
+
+    def runs_with_files(self) -> Iterator[Run]:
+        """Stream the runs whose staging folder may hold files, by name; runs that come meanwhile may be left out."""
+
+    def last_moved(self, run: str) -> datetime:
+        """Say when anything of a run was last noted: a plan, a shard's state, a look at a batch, a turn in a queue."""
+
+    def give_up_files(self, run: str, *, now: datetime) -> bool:
+        """
+        Mark a run's files in the store as not to be read any more; True where they are, now or since before.
+
+        False, and nothing changes, for a run that is open, that left pending rows which nobody has taken, or whose
+        window has an open generation that may go on from it.
+        """
+
+    def note_emptied(self, run: str, *, now: datetime) -> None:
+        """Record that the last of the files that were given up is deleted."""
 
     # events
     def record_event(self, event_id: str, kind: str, run: str, payload: Mapping[str, Any], *, now: datetime) -> None:

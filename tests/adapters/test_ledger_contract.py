@@ -789,3 +789,79 @@ def test_what_a_gate_let_through_stays_let_through(ledger: SqlLedger, run: str) 
     passed = ledger.decide_gate(run, "canary", "passed", {}, by="", now=NOW)
 
     assert ledger.decide_gate(run, "canary", "released", {}, by="a person", now=LATER) == passed
+
+
+# --- tidying up
+
+
+def test_what_was_deleted_at_the_vendor_is_noted_once(ledger: SqlLedger, run: str, ref: ShardRef) -> None:
+    attempt = opened(ledger, ref)
+    files = ("output:file-1", "error:file-2")
+    ended = batch(status=BatchStatus.ENDED, vendor_status="completed", result_files=files)
+    ledger.note_seen(attempt.attempt_id, ended, now=NOW)
+
+    ledger.note_files_deleted(attempt.attempt_id, now=NOW)
+    ledger.note_files_deleted(attempt.attempt_id, now=LATER)
+
+    [found] = ledger.attempts(run)
+    assert (found.result_files, found.vendor_files_deleted_utc) == (files, NOW)
+
+
+def test_all_attempts_of_a_run_are_listed(ledger: SqlLedger, run: str, ref: ShardRef) -> None:
+    first = ledger.begin(intent(ref), now=NOW)
+    ledger.end_attempt(first.attempt_id, "refused", reason="full", retry_at=None, now=NOW)
+    ledger.begin(intent(ref, expected_attempts=1), now=NOW)
+
+    assert [(attempt.number, attempt.state) for attempt in ledger.attempts(run)] == [(1, "refused"), (2, "intent")]
+    assert ledger.attempts("other") == []
+
+
+def test_the_files_of_an_open_run_are_not_given_up(ledger: SqlLedger, run: str) -> None:
+    assert not ledger.give_up_files(run, now=NOW)
+    assert ledger.run(run).staging_removed_utc is None
+
+
+def test_files_are_given_up_once_and_listed_until_they_are_gone(ledger: SqlLedger) -> None:
+    runs = [sealed_run(ledger, window=night(number)).run for number in range(3)]
+    ledger.settle(runs[1], state="complete", books={}, now=NOW)
+
+    assert ledger.give_up_files(runs[1], now=NOW)
+    assert ledger.give_up_files(runs[1], now=LATER)
+
+    assert ledger.run(runs[1]).staging_removed_utc == NOW
+    assert [found.run for found in ledger.runs_with_files()] == sorted(runs)
+    ledger.note_emptied(runs[1], now=LATER)
+    assert [found.run for found in ledger.runs_with_files()] == [runs[0], runs[2]]
+
+
+def test_files_that_hold_pending_rows_are_kept_until_a_run_has_taken_them(ledger: SqlLedger) -> None:
+    first = ledger.open_run("job", NIGHT, now=NOW).run
+    file = PendingFile(first, f"{first}/round-1/pending.parquet", 10)
+    ledger.seal(round_plan(first), leaves=file, now=NOW)
+    ledger.settle(first, state="incomplete", books={}, now=NOW)
+    assert not ledger.give_up_files(first, now=NOW)
+
+    second = ledger.open_run("job", night(1), now=NOW).run
+    ledger.seal(round_plan(second), pending=[file], now=NOW)
+
+    assert ledger.give_up_files(first, now=NOW)
+
+
+def test_files_are_kept_while_a_newer_plan_of_the_window_is_under_way(ledger: SqlLedger, run: str) -> None:
+    ledger.settle(run, state="complete", books={}, now=NOW)
+    newer = ledger.open_run("job", NIGHT, now=NOW, force=True).run
+
+    assert not ledger.give_up_files(run, now=NOW)
+    ledger.settle(newer, state="complete", books={}, now=NOW)
+    assert ledger.give_up_files(run, now=NOW)
+
+
+def test_a_run_moved_when_anything_of_it_last_did(ledger: SqlLedger, run: str, ref: ShardRef) -> None:
+    assert ledger.last_moved(run) == NOW
+
+    attempt = opened(ledger, ref)
+    ledger.note_seen(attempt.attempt_id, batch(), now=LATER)
+
+    assert ledger.last_moved(run) == LATER
+    with pytest.raises(LookupError):
+        ledger.last_moved("other")

@@ -54,7 +54,7 @@ def bag(airflow: None) -> DagBag:
 def test_every_dag_imports_without_a_connection(bag: DagBag) -> None:
     assert not [name for name in os.environ if name.startswith("AIRFLOW_CONN_")]
     assert bag.import_errors == {}
-    assert {"review_sentiment", "review_topics", "review_urgency"} <= set(bag.dags)
+    assert {"review_sentiment", "review_topics", "review_urgency", "nightbatch_housekeeping"} <= set(bag.dags)
 
 
 def test_every_dag_survives_being_written_to_airflows_database(bag: DagBag) -> None:
@@ -108,7 +108,7 @@ def test_parsing_touches_no_network_and_no_database_and_imports_nothing_that_onl
 
 def test_every_task_is_tried_again_and_no_default_of_airflow_makes_it_wait_minutes(bag: DagBag) -> None:
     assert RETRIES["retries"] >= 3
-    for dag_id in ("review_sentiment", "review_topics", "review_urgency"):
+    for dag_id in ("review_sentiment", "review_topics", "review_urgency", "nightbatch_housekeeping"):
         for task in bag.dags[dag_id].tasks:
             assert task.retries >= 3, task.task_id
             assert task.retry_delay.total_seconds() <= 30, task.task_id

@@ -126,6 +126,8 @@ def note_seen(connection: sa.Connection, attempt_id: int, state: BatchState, *, 
     values: dict[str, Any] = {"vendor_status": short(state.vendor_status)}
     if state.rows_done is not None:
         values["rows_done"] = state.rows_done
+    if state.result_files:
+        values["result_files"] = list(state.result_files)
     if state.usage is not None and state.status is BatchStatus.ENDED:
         values["vendor_usage"] = asdict(state.usage)
     if state.status is BatchStatus.NOT_FOUND:

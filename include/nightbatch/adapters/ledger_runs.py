@@ -81,6 +81,13 @@ def list_runs(connection: sa.Connection, *, job: str | None, window: Window | No
     return [_run_of(row) for row in connection.execute(statement)]
 
 
+def select_runs(
+    connection: sa.Connection, here: sa.ColumnElement[bool], *, order: sa.ColumnElement[Any], limit: int
+) -> list[Run]:
+    """List the runs that a condition finds."""
+    return [_run_of(row) for row in connection.execute(_RUN.where(here).order_by(order).limit(limit))]
+
+
 def _run_of(row: AnyRow) -> Run:
     return Run(
         run=row.run,
@@ -92,6 +99,7 @@ def _run_of(row: AnyRow) -> Run:
         settled_utc=row.settled_utc,
         plan=row.plan,
         books=row.books,
+        staging_removed_utc=row.staging_removed_utc,
     )
 
 

@@ -62,6 +62,7 @@ _PLAIN_ATTEMPT = (
     "last_seen_utc",
     "vendor_status",
     "gone_since_utc",
+    "vendor_files_deleted_utc",
 )
 _TOKENS = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
 
@@ -97,9 +98,9 @@ def ref_of(row: AnyRow) -> ShardRef:
 def attempt_of(values: Mapping[Any, Any]) -> Attempt:
     """Read an attempt from its columns."""
     ref = ShardRef(values["run"], values["round"], values["shard"])
-    used = values["vendor_usage"]
     plain = {name: values[name] for name in _PLAIN_ATTEMPT}
-    return Attempt(ref=ref, **plain, vendor_usage=Usage(**used) if used is not None else None)
+    used, files = values["vendor_usage"], tuple(values["result_files"] or ())
+    return Attempt(ref=ref, **plain, vendor_usage=Usage(**used) if used is not None else None, result_files=files)
 
 
 def cost_values(cost: Cost) -> dict[str, Any]:

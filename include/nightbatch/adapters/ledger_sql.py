@@ -23,6 +23,7 @@ from nightbatch.adapters import (
 )
 from nightbatch.adapters.ledger_engine import Database
 from nightbatch.adapters.ledger_tables import meta
+from nightbatch.adapters.ledger_tidy import Tidying
 from nightbatch.core.batch import BatchState
 from nightbatch.core.experience import Experience, PastEstimate
 from nightbatch.core.ids import ShardRef
@@ -31,7 +32,7 @@ from nightbatch.core.window import Window
 from nightbatch.ports import Attempt, CostLine, Gate, Intent, PendingFile, RoundPlan, Run, Shard
 
 
-class SqlLedger:
+class SqlLedger(Tidying):
     """
     The ledger of the port, over SQL. Open it with `open` or `open_or_migrate`; it may be shared by threads.
 

@@ -40,6 +40,7 @@ runs = sa.Table(
     sa.Column("books", sa.JSON(none_as_null=True)),
     sa.Column("cancelled_utc", UtcTime),
     sa.Column("staging_removed_utc", UtcTime),
+    sa.Column("staging_emptied_utc", UtcTime),
     sa.UniqueConstraint("job", "window_start_utc", "window_end_utc", "generation", name="nb_runs_window_key"),
     sa.Index("nb_runs_started_idx", "started_utc"),
 )

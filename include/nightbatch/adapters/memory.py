@@ -82,6 +82,10 @@ class MemoryStore:
         with self._lock:
             return name in self.files
 
+    def size_bytes(self, name: str) -> int:
+        """Tell how large a file is. Raises FileNotFoundError."""
+        return len(self.read(name))
+
     def names(self, prefix: str) -> Iterator[str]:
         """List the names of all files below a folder, sorted; an empty prefix lists all."""
         folder = f"{check_name(prefix.rstrip('/'))}/" if prefix.rstrip("/") else ""

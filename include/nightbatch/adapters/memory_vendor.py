@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
@@ -14,6 +14,7 @@ from nightbatch.core.money import Usage
 from nightbatch.core.request import Endpoint, Messages, RequestSpec
 from nightbatch.core.result import ErrorKind, Finish, Outcome, Result
 from nightbatch.core.shard import Limits
+from nightbatch.errors import ProviderBusy
 from nightbatch.ports import Clock, RawFile
 
 Answer = Callable[[Messages, int], Result]
@@ -41,6 +42,8 @@ class MemoryVendor:
     batches: dict[str, _Batch] = field(default_factory=dict)
     billed: dict[str, int] = field(default_factory=dict)
     """How often each question was answered, by its text."""
+    discarded: set[str] = field(default_factory=set)
+    """Ended batches whose rows were deleted."""
     before_create: Callable[[], None] = lambda: None
     """Called before a batch is made: a test raises here what a vendor would refuse with."""
     after_create: Callable[[], None] = lambda: None
@@ -150,17 +153,21 @@ class MemoryProvider:
         return [
             self.poll(batch.state.batch_id)
             for batch in list(self.vendor.batches.values())
-            if batch.state.rows_total == rows and since <= (batch.state.created_utc or since) <= until
+            if batch.state.batch_id not in self.vendor.discarded
+            and batch.state.rows_total == rows
+            and since <= (batch.state.created_utc or since) <= until
         ]
 
     def poll(self, batch_id: str) -> BatchState:
         """Look at a batch."""
-        if batch_id not in self.vendor.batches:
+        if batch_id not in self.vendor.batches or (self.found_by == "count" and batch_id in self.vendor.discarded):
             return BatchState(batch_id, BatchStatus.NOT_FOUND, "not found")
         return self.vendor.end(batch_id) if self.ends_at_once else self.vendor.batches[batch_id].state
 
     def results(self, state: BatchState) -> Iterator[RawFile]:
         """Stream the results."""
+        if state.batch_id in self.vendor.discarded:
+            raise ProviderBusy(self.name, f"reading the results of batch {state.batch_id}", cause="404")
         yield RawFile("results", iter(self.vendor.batches[state.batch_id].lines))
 
     def parse(self, line: bytes) -> Result:
@@ -181,6 +188,11 @@ class MemoryProvider:
 
     def withdraw(self, file_id: str) -> None:
         """Nothing is uploaded, so there is nothing to delete."""
+
+    def discard(self, batch_id: str | None, *, file_id: str | None, result_files: Sequence[str]) -> None:
+        """Delete the rows of an ended batch."""
+        if batch_id is not None and self.vendor.batches[batch_id].state.status is BatchStatus.ENDED:
+            self.vendor.discarded.add(batch_id)
 
     def cancel(self, batch_id: str) -> None:
         """End a batch."""

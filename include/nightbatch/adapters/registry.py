@@ -13,7 +13,19 @@ from typing import Any, get_type_hints
 from nightbatch.adapters.clock import SystemClock
 from nightbatch.errors import ConnectionInvalid, NightbatchError
 from nightbatch.job import FileSinkSpec, FileSourceSpec, FrameSourceSpec, Job, QuerySourceSpec
-from nightbatch.ports import Clock, Connection, Connections, Ledger, Notifier, Ports, Provider, Settings, Sink, Source
+from nightbatch.ports import (
+    Clock,
+    Connection,
+    Connections,
+    Ledger,
+    Notifier,
+    Ports,
+    Provider,
+    Settings,
+    Sink,
+    Source,
+    Store,
+)
 
 log = logging.getLogger(__name__)
 
@@ -74,15 +86,21 @@ def open_ledger(settings: Settings) -> Ledger:
     return ledger
 
 
+def open_store(settings: Settings, connections: Connections) -> Store:
+    """Open the staging folder."""
+    staging = connections(settings.staging_connection) if settings.staging_connection else None
+    store: Store = _load("nightbatch.adapters.object_store:ObjectStore")(settings.staging_uri, staging)
+    return store
+
+
 def open_ports(
     job: Job, settings: Settings, connections: Connections, *, clock: Clock | None = None, ledger: Ledger | None = None
 ) -> Ports:
     """Give a job everything it needs from outside. Sources, sinks and vendors are opened when first used."""
-    staging = connections(settings.staging_connection) if settings.staging_connection else None
     return Ports(
         settings=settings,
         clock=clock or SystemClock(),
-        store=_load("nightbatch.adapters.object_store:ObjectStore")(settings.staging_uri, staging),
+        store=open_store(settings, connections),
         ledger=ledger or open_ledger(settings),
         prices=_load("nightbatch.adapters.prices:GenaiPrices")(),
         provider=cache(_providers(settings, connections)),

@@ -47,6 +47,7 @@ def _batch(batch: Batch) -> dict[str, Any]:
         "vendor": batch.vendor,
         "account": batch.scope,
         "status": batch.status,
+        "is_deleted": batch.is_deleted,
         "created_at": batch.created_at,
         "metadata": batch.metadata,
         "endpoint": batch.endpoint,

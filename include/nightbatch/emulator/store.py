@@ -58,6 +58,7 @@ class Batch:
         errors: Why validation failed (OpenAI).
         input_tokens: Prompt tokens of all rows, estimated as the enqueued-token limit counts them.
         counts: Rows by how they ended.
+        is_deleted: No client sees it any more; what it was billed is remembered.
         changed: Set by a cancel call; the batch's own task waits for it.
     """
 
@@ -85,6 +86,7 @@ class Batch:
     output_file_id: str | None = None
     error_file_id: str | None = None
     results_path: Path | None = None
+    is_deleted: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property

@@ -6,6 +6,7 @@ import zlib
 from datetime import datetime, timedelta
 
 from nightbatch.core.batch import BatchState, BatchStatus, Next, decide
+from nightbatch.core.shard import ShardState
 from nightbatch.core.verdict import Reason
 from nightbatch.errors import BatchVanished
 from nightbatch.logs import logger
@@ -44,6 +45,9 @@ def wait(ports: Ports, shard: Shard) -> Outcome:
         ports.ledger.end_attempt(
             attempt.attempt_id, "refused", reason=decision.reason[:500], retry_at=retry_at, now=now
         )
+        return Moved()
+    if decision.next is Next.VANISHED and ports.ledger.shard(plan.ref).state is not ShardState.OPEN:
+        # Another process has loaded its answers while this one slept, and deleted the batch.
         return Moved()
     if decision.next is Next.VANISHED:
         raise BatchVanished(plan.provider, attempt.batch_id, since=last_seen)

@@ -352,3 +352,44 @@ def test_a_listing_with_holes_is_an_error(bench, shard, page):
 
     with pytest.raises(ProviderBusy):
         bench.found(provider, shard)
+
+
+def test_what_a_batch_left_is_deleted_and_deleting_it_again_is_fine(bench, shard):
+    provider = bench.provider()
+    file_id = provider.upload(iter(shard.lines), size_bytes=shard.size_bytes, name="r0-s000.jsonl")
+    state = bench.ended(provider, bench.create_from(provider, shard, file_id).batch_id)
+    assert list(bench.rows(provider, state))
+
+    for _ in range(2):
+        provider.discard(state.batch_id, file_id=file_id, result_files=state.result_files)
+
+    with pytest.raises(ProviderBusy, match="404"):
+        list(bench.rows(provider, state))
+    if file_id is not None:
+        with pytest.raises(RequestRefused):
+            bench.create_from(provider, shard, file_id)
+    if provider.found_by == "count":
+        assert provider.poll(state.batch_id).status is BatchStatus.NOT_FOUND
+
+
+def test_a_batch_under_way_is_not_deleted(bench, shard):
+    provider = bench.provider(faults="stuck=in_progress")
+    batch_id = bench.create(provider, shard).batch_id
+
+    if provider.found_by == "count":
+        with pytest.raises(ProviderBusy):
+            provider.discard(batch_id, file_id=None, result_files=())
+    else:
+        provider.discard(batch_id, file_id=None, result_files=())
+
+    assert provider.poll(batch_id).status is BatchStatus.RUNNING
+
+
+def test_a_delete_that_does_not_get_through_is_told(bench, shard):
+    provider = bench.provider()
+    state = bench.ended(provider, bench.create(provider, shard).batch_id)
+
+    with pytest.raises(ProviderBusy):
+        bench.provider(faults="http_5xx=9").discard(state.batch_id, file_id=None, result_files=state.result_files)
+
+    assert list(bench.rows(provider, state))

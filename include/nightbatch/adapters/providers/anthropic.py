@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -123,6 +123,15 @@ class AnthropicProvider:
 
     def withdraw(self, file_id: str) -> None:
         """Do nothing: there are no request files here."""
+
+    def discard(self, batch_id: str | None, *, file_id: str | None, result_files: Sequence[str]) -> None:
+        """Delete the ended batch, since its requests and results are a part of it; one under way is refused (400)."""
+        if batch_id is None:
+            return
+        try:
+            self._calls.delete(f"{_BATCHES}/{quote(batch_id, safe='')}", doing=f"deleting batch {batch_id}")
+        except NotFound:
+            return
 
     def cancel(self, batch_id: str) -> None:
         """Cancel a batch; rows under way may still be answered, and are then billed."""

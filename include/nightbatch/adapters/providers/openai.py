@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -129,6 +129,12 @@ class OpenAIProvider:
             self._calls.delete(f"/files/{quote(file_id, safe='')}", doing=f"deleting file {file_id}")
         except NotFound:
             return
+
+    def discard(self, batch_id: str | None, *, file_id: str | None, result_files: Sequence[str]) -> None:
+        """Delete the request file and the result files; the batch itself stays, without rows."""
+        for name in (file_id, *(entry.partition(":")[2] for entry in result_files)):
+            if name:
+                self.withdraw(name)
 
     def cancel(self, batch_id: str) -> None:
         """Cancel a batch; takes up to ten minutes there, and finished rows are kept and billed."""

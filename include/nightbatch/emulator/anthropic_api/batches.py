@@ -66,7 +66,7 @@ def _refuse_too_many(world: World, requester: Requester, arrived: Arrived) -> No
 
 def _own(world: World, requester: Requester) -> list[Batch]:
     shelf = world.store.batches.newest_first(requester.account.scope)
-    return [batch for batch in shelf if batch.vendor == "anthropic"]
+    return [batch for batch in shelf if batch.vendor == "anthropic" and not batch.is_deleted]
 
 
 @router.get("")
@@ -104,7 +104,7 @@ def _page(batches: list[Batch], limit: int, after_id: str | None, before_id: str
 
 def _find(world: World, requester: Requester, batch_id: str) -> Batch:
     batch = world.store.batches.find(batch_id, requester.account.scope)
-    if batch is None or batch.vendor != "anthropic" or not is_visible(batch, at=now_s()):
+    if batch is None or batch.vendor != "anthropic" or batch.is_deleted or not is_visible(batch, at=now_s()):
         raise VendorError(404, f"Message batch {batch_id} not found.")
     return batch
 
@@ -133,7 +133,7 @@ async def delete(batch_id: str, world: InWorld, requester: From) -> Response:
     batch = _find(world, requester, batch_id)
     if batch.status != "ended":
         raise VendorError(400, f"Message batch {batch_id} cannot be deleted while it is in progress. Cancel it first.")
-    world.store.batches.remove(batch_id)
+    batch.is_deleted = True
     for path in (batch.input_path, batch.results_path):
         if path is not None:
             path.unlink(missing_ok=True)

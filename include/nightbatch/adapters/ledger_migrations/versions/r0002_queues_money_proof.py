@@ -102,6 +102,7 @@ def _add_tidying() -> None:
     op.add_column("nb_attempts", sa.Column("vendor_files_deleted_utc", UtcTime))
     op.add_column("nb_runs", sa.Column("cancelled_utc", UtcTime))
     op.add_column("nb_runs", sa.Column("staging_removed_utc", UtcTime))
+    op.add_column("nb_runs", sa.Column("staging_emptied_utc", UtcTime))
 
 
 def _add_lanes_to_costs() -> None:
