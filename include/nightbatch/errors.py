@@ -99,7 +99,10 @@ class StorageUnavailable(Transient):
 
     def __init__(self, what: str, *, cause: str) -> None:
         self.what, self.cause = what, cause
-        super().__init__(f"{what} cannot be reached: {cause}. It is tried again; check the connection if it stays so.")
+        super().__init__(
+            f"{what} cannot be reached, or not written to: {cause}. It is tried again, and nothing half-written is "
+            "used; check the connection, and the space that is left, if it stays so."
+        )
 
 
 class StaleAttempt(Transient):

@@ -43,6 +43,7 @@ from nightbatch.steps.give_up import give_up
 from nightbatch.steps.lanes import OpenLane, packing_lane
 from nightbatch.steps.load import context_of, load
 from nightbatch.steps.outcome import Finished, Moved, Outcome, Waiting
+from nightbatch.steps.overdue import tell_overdue
 from nightbatch.steps.pull import Question, Tally, pull, pull_pending
 from nightbatch.steps.render import render
 from nightbatch.steps.resolve import resolve
@@ -292,6 +293,8 @@ def advance(ports: Ports, job: Job, ref: ShardRef, *, sends: bool = True) -> Wai
                 # Whoever settles the run is another process in Airflow, and must be able to say why.
                 ports.ledger.note_problem(ref, type(error).__name__, str(error))
                 raise
+        if isinstance(outcome, Waiting) and outcome.overdue_since is not None:
+            tell_overdue(ports, job, ports.ledger.run(ref.run), outcome.overdue_since, outcome.reason)
         if not isinstance(outcome, Moved):
             return outcome
 

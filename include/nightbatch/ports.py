@@ -339,7 +339,7 @@ class Message:
     event_id: str
     """The same at every attempt to send, and shown in the message, so that a repeat can be recognised."""
     kind: str
-    """at_risk, late, failed, incomplete, report."""
+    """at_risk, late, overdue, failed, incomplete, report."""
     title: str
     facts: Sequence[tuple[str, str]]
     """Label and value, in reading order: what happened, since when, how many rows, money."""

@@ -24,14 +24,14 @@ def test_every_result_file_is_stored_as_it_came() -> None:
     stack = stack_of(2)
     shard, state = ended(stack)
     stack.provider.results = lambda _: iter(
-        [RawFile("output", iter([b"one\n", b"tw", b"o\n"])), RawFile("error", iter([]))]
+        [RawFile("output", iter([b"{1}\n", b"{", b"2}\n"])), RawFile("error", iter([]))]
     )
 
     assert collect(stack.ports(), shard, state) == Moved()
 
     shard = again(stack, shard.plan.ref)
     assert shard.state is ShardState.STORED
-    assert [stack.store.files[name] for name in shard.raw_names] == [b"one\ntwo\n", b""]
+    assert [stack.store.files[name] for name in shard.raw_names] == [b"{1}\n{2}\n", b""]
     assert shard.raw_sha256s == tuple(sha256(stack.store.files[name]).hexdigest() for name in shard.raw_names)
 
 
@@ -42,7 +42,7 @@ def test_a_download_that_ends_late_leaves_what_was_stored_as_it_is() -> None:
     collect(stack.ports(), shard, state)
     first = again(stack, shard.plan.ref)
     later(stack, seconds=1)
-    stack.provider.results = lambda _: iter([RawFile("output", iter([b"the same rows in another order\n"]))])
+    stack.provider.results = lambda _: iter([RawFile("output", iter([b"{the same rows in another order}\n"]))])
 
     with pytest.raises(StaleAttempt):
         collect(stack.ports(), shard, state)
@@ -79,3 +79,43 @@ def test_a_shard_that_was_collected_meanwhile_is_left_alone() -> None:
     stack.provider.results = lambda _: pytest.fail("nothing is downloaded twice")
 
     assert collect(stack.ports(), again(stack, shard.plan.ref), state) == Moved()
+
+
+# --- what comes broken ----------------------------------------------------------------------------------------
+
+
+def coming(stack: Stack, *downloads: bytes) -> None:
+    """Let each download of the one result file bring something else."""
+    left = list(downloads)
+    stack.provider.results = lambda _: iter([RawFile("output", iter([left.pop(0)]))])
+
+
+def test_a_file_that_came_garbled_is_fetched_again_before_any_row_counts_as_missing() -> None:
+    stack = stack_of(2)
+    shard, state = ended(stack)
+    coming(stack, b'{"a": 1}\n{"b":<<<<<<', b'{"a": 1}\n{"b": 2}\n')
+
+    assert collect(stack.ports(), shard, state) == Moved()
+
+    (name,) = again(stack, shard.plan.ref).raw_names
+    assert stack.store.files[name] == b'{"a": 1}\n{"b": 2}\n'
+
+
+def test_a_broken_line_that_comes_the_same_twice_is_the_vendors_own_and_costs_one_row() -> None:
+    stack = stack_of(2)
+    shard, state = ended(stack)
+    coming(stack, *[b'{"a": 1}\nnot json\n'] * 2)
+
+    assert collect(stack.ports(), shard, state) == Moved()
+
+
+@pytest.mark.parametrize("downloads", [[b"<!doctype html>\n<p>Sign in</p>\n"] * 2, [b"{1}\n{2<", b"{1}\n{3<"]])
+def test_what_cannot_be_believed_is_waited_for_and_nothing_of_it_is_kept_as_the_results(downloads) -> None:
+    stack = stack_of(2)
+    shard, state = ended(stack)
+    coming(stack, *downloads)
+
+    with pytest.raises(ProviderBusy, match="broken"):
+        collect(stack.ports(), shard, state)
+
+    assert again(stack, shard.plan.ref).state is ShardState.OPEN

@@ -36,7 +36,11 @@ def lost(found_by="label", *, made=True):
 
 
 def until_certain(stack, shard) -> None:
-    later(stack, seconds=(shard.current.certain_utc - stack.clock.now()).total_seconds() + 1)
+    """Look for the batch as long as its absence takes to be certain."""
+    attempt = shard.current
+    for _ in range(2):
+        stack.ledger.note_absence(attempt.attempt_id, at_most=timedelta(days=1), now=stack.clock.now())
+        later(stack, seconds=(attempt.certain_utc - attempt.intent_utc).total_seconds())
 
 
 def test_a_batch_with_our_label_is_taken_over() -> None:
@@ -81,6 +85,40 @@ def test_a_listing_that_cannot_be_read_proves_nothing() -> None:
         resolve(stack.ports(), shard)
 
     assert again(stack, shard.plan.ref).state is ShardState.SUBMITTING
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=1), timedelta(days=-1)])
+def test_a_clock_that_jumps_between_two_looks_makes_no_batch_absent(jump) -> None:
+    """It may be in no listing yet: what a jump can shorten the wait by is one look."""
+    stack, shard = lost(made=False)
+    resolve(stack.ports(), shard)
+    stack.clock.advance(jump)
+
+    outcome = resolve(stack.ports(), shard)
+
+    assert isinstance(outcome, Waiting)
+    assert timedelta(0) < outcome.until - stack.clock.now() <= timedelta(seconds=5)
+    assert again(stack, shard.plan.ref).state is ShardState.SUBMITTING
+    looked = stack.ledger.note_absence(shard.current.attempt_id, at_most=timedelta(0), now=stack.clock.now())
+    assert looked == (timedelta(seconds=10) if jump > timedelta(0) else timedelta(0))
+
+
+def test_an_intent_of_a_clock_that_has_been_put_back_is_not_waited_for_all_that_time() -> None:
+    stack = stack_of(2)
+    shard = sealed(stack)
+
+    def die(*_, **__):
+        raise Killed
+
+    stack.provider.upload = die
+    with pytest.raises(Killed):
+        submit(stack.ports(), job_of(), shard)
+    del stack.provider.upload
+    stack.clock.advance(timedelta(hours=-3))
+
+    assert resolve(stack.ports(), again(stack, shard.plan.ref)) == Moved()
+
+    assert again(stack, shard.plan.ref).state is ShardState.SEALED
 
 
 def test_a_candidate_is_held_until_its_results_prove_whose_it_is() -> None:

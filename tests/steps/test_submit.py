@@ -141,3 +141,18 @@ def test_an_id_is_kept_although_the_store_is_away_for_a_while() -> None:
     assert submit(stack.ports(), job_of(), shard) == Moved()
 
     assert again(stack, shard.plan.ref).current.batch_id == "batch_0"
+
+
+def test_a_store_that_stays_full_does_not_keep_the_id_from_the_ledger() -> None:
+    stack = stack_of(2)
+    shard = sealed(stack)
+
+    def full(*_, **__):
+        raise StorageUnavailable("the store", cause="No space left on device")
+
+    stack.store.write = full
+
+    assert submit(stack.ports(), job_of(), shard) == Moved()
+
+    assert again(stack, shard.plan.ref).current.batch_id == "batch_0"
+    assert stack.clock.slept_s == []

@@ -79,7 +79,7 @@ class BucketFiles:
 
         path = self._base + name
         sink = obstore.open_writer(self._bucket, path, buffer_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
-        raw = _Upload(sink)
+        raw = _Upload(sink, path)
         file = io.BufferedWriter(raw, 1 << 20)
         try:
             yield cast(BinaryIO, file)
@@ -180,8 +180,9 @@ class BucketFiles:
 class _Upload(io.RawIOBase):
     """The writing end of an upload. Closing it makes nothing appear: only the end of the block does."""
 
-    def __init__(self, sink: Any) -> None:
+    def __init__(self, sink: Any, path: str) -> None:
         self._sink: Any = sink
+        self._path = path
         self._count = 0
 
     def writable(self) -> bool:
@@ -192,7 +193,8 @@ class _Upload(io.RawIOBase):
 
     def write(self, piece: Any, /) -> int:
         if self._sink is not None:
-            self._sink.write(bytes(piece))
+            with told(self._path):
+                self._sink.write(bytes(piece))
         self._count += len(piece)
         return len(piece)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISDIR
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
+
+from nightbatch.errors import StorageUnavailable
 
 _TEMPORARY = ".nightbatch-"
 """Files that are being written start like this, next to where they will be; no listing shows them."""
@@ -27,8 +30,8 @@ class LocalFiles:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
         try:
-            with temporary.open("xb", buffering=1 << 20) as file:
-                yield file
+            with io.BufferedWriter(_Told(temporary, "xb"), 1 << 20) as file:
+                yield cast(BinaryIO, file)
                 if not file.closed:
                     file.flush()
             _sync(temporary)
@@ -42,8 +45,8 @@ class LocalFiles:
     @contextmanager
     def reader(self, name: str) -> Iterator[BinaryIO]:
         """Open a file."""
-        with (self._folder / name).open("rb", buffering=1 << 20) as file:
-            yield file
+        with io.BufferedReader(_Told(self._folder / name, "rb"), 1 << 20) as file:
+            yield cast(BinaryIO, file)
 
     def read(self, name: str) -> bytes:
         """Read a file whole."""
@@ -93,6 +96,22 @@ class LocalFiles:
     def delete(self, name: str) -> None:
         """Remove a file, if it is there."""
         (self._folder / name).unlink(missing_ok=True)
+
+
+class _Told(io.FileIO):
+    """A file whose disk may be full, or fail, in the middle of a block: then it is the store that is unavailable."""
+
+    def write(self, piece: Any, /) -> int:
+        try:
+            return super().write(piece)
+        except OSError as error:
+            raise StorageUnavailable(str(self.name), cause=error.strerror or type(error).__name__) from error
+
+    def readinto(self, buffer: Any, /) -> int:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            raise StorageUnavailable(str(self.name), cause=error.strerror or type(error).__name__) from error
 
 
 def _sync(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -60,7 +60,15 @@ class Decision:
 
     next: Next
     reason: str
+    overdue_since: datetime | None = None
+    """When the vendor's own time was over; None while it runs, with the grace that a vendor gets."""
 
+
+COMPLETION_WINDOW = timedelta(hours=24)
+"""The vendor's time for a batch, where the batch does not say when it expires."""
+
+OVERDUE_GRACE = timedelta(hours=2)
+"""How long after its own time a vendor may take to end a batch before people are told."""
 
 NOT_FOUND_GRACE = timedelta(minutes=15)
 """How long a 404 is taken for a blip. Vendors answer 404 for seconds after a create (anthropic-sdk-python#1432)."""
@@ -74,8 +82,19 @@ def decide(state: BatchState, *, now: datetime, last_seen: datetime, grace: time
     Say what to do with a batch.
 
     Pure, so that the sensor, the trigger and the local runner cannot drift apart. `last_seen` is when the
-    vendor last knew the batch (its creation, at first).
+    vendor was last not known to have forgotten the batch: the first 404 of those that followed each other.
     """
+    decision = _decide(state, now=now, last_seen=last_seen, grace=grace)
+    return replace(decision, overdue_since=_overdue_since(state, now)) if decision.next is Next.WAIT else decision
+
+
+def _overdue_since(state: BatchState, now: datetime) -> datetime | None:
+    """Bound what no status bounds: a word we do not know, a batch that is stuck, answers that do not come."""
+    ends = state.expires_utc or (state.created_utc + COMPLETION_WINDOW if state.created_utc else None)
+    return ends if ends is not None and now > ends + OVERDUE_GRACE else None
+
+
+def _decide(state: BatchState, *, now: datetime, last_seen: datetime, grace: timedelta) -> Decision:
     match state.status:
         case BatchStatus.ENDED if state.queue_full:
             return Decision(Next.REQUEUE, f"refused after validation, the queue is full: {state.problem}")

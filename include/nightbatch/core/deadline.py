@@ -54,9 +54,10 @@ def lateness(*, now: datetime, due: datetime, warn_before: timedelta, started: d
     """
     Say how an unfinished run stands.
 
-    A run that was started after its deadline (a backfill) is nobody's emergency: it is on time.
+    A run that was started after its deadline (a backfill) is nobody's emergency: it is on time. One that was started
+    in the future was started by a clock that has been put back since, and counts as started now.
     """
-    if started >= due:
+    if min(started, now) >= due:
         return Lateness.ON_TIME
     if now >= due:
         return Lateness.MISSED

@@ -101,7 +101,8 @@ class ShardTrigger(BaseTrigger):
             if state.status is not BatchStatus.NOT_FOUND:
                 self.last_seen = now
             decision = decide(state, now=now, last_seen=self.last_seen or began)
-            if decision.next is not Next.WAIT:
+            was_overdue = decide(state, now=began, last_seen=began).overdue_since is not None
+            if decision.next is not Next.WAIT or (decision.overdue_since is not None and not was_overdue):
                 return decision.reason
             self.log.info("[%s batch=%s] %s", self.about, self.batch_id, decision.reason)
 

@@ -28,6 +28,8 @@ class Waiting:
     until: datetime
     reason: str
     batch: BatchWait | None = None
+    overdue_since: datetime | None = None
+    """Since when the vendor's own time is over: people are to be told, once."""
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,16 @@ log = logger(__name__)
 
 CLOCK_SKEW = timedelta(minutes=5)
 """How far the vendor's clock may be from ours when a creation time is compared."""
+MOST_A_LOOK_S = 10.0
+"""The most that the time between two looks counts, or two polls where those are longer: so far a jump can cheat."""
 
 
 def resolve(ports: Ports, shard: Shard) -> Outcome:
     """
     Find out what became of an attempt whose process died, or whose create reply was lost.
 
-    "Certainly not there" needs a complete listing that was begun after the send deadline, the request timeout and
-    the vendor's listing lag. Until then the answer is "cannot know yet".
+    "Certainly not there" needs complete listings without it for as long as send deadline, request timeout and the
+    vendor's listing lag are together. Until then the answer is "cannot know yet".
     """
     attempt = shard.current
     if attempt is None:
@@ -52,10 +54,23 @@ def resolve(ports: Ports, shard: Shard) -> Outcome:
     if still_open:
         reason = f"holds {still_open} candidate batches at {provider.name} until their results prove whose they are"
         return Waiting(now + timedelta(seconds=ports.settings.poll_from_s), reason)
-    if now < attempt.certain_utc:
-        look_again = min(attempt.certain_utc, now + timedelta(seconds=ports.settings.poll_from_s))
+    left = _left_to_look(ports, attempt, now)
+    if left > timedelta(0):
+        look_again = now + min(left, timedelta(seconds=ports.settings.poll_from_s))
         return Waiting(look_again, f"cannot know yet whether {provider.name} made the batch; asks again")
     return _declare_absent(ports, attempt, provider, now)
+
+
+def _left_to_look(ports: Ports, attempt: Attempt, now: datetime) -> timedelta:
+    """
+    Say for how much longer a batch must be looked for before its absence is certain.
+
+    As long as its create could take, from the first look on, look by look: what a clock says of the intent's own time
+    is not believed, because it may have jumped since, or be another machine's.
+    """
+    one_look = timedelta(seconds=max(2 * ports.settings.poll_from_s, MOST_A_LOOK_S))
+    looked = ports.ledger.note_absence(attempt.attempt_id, at_most=one_look, now=now)
+    return attempt.certain_utc - attempt.intent_utc - looked
 
 
 def _withdraw_unsent(ports: Ports, attempt: Attempt, now: datetime) -> Outcome:
@@ -65,7 +80,9 @@ def _withdraw_unsent(ports: Ports, attempt: Attempt, now: datetime) -> Outcome:
     It must mark "sending" before it sends, and after this it no longer can; so nothing was or will be sent. While
     its time to send runs it is left alone, since it may be uploading.
     """
-    if now < attempt.send_deadline_utc:
+    # An intent from the future was written by a clock that has been put back since; it would be waited for too long.
+    is_from_the_future = attempt.intent_utc > now + CLOCK_SKEW
+    if now < attempt.send_deadline_utc and not is_from_the_future:
         return Waiting(attempt.send_deadline_utc, "another process is sending this shard, or died while it was")
     try:
         ports.ledger.end_attempt(

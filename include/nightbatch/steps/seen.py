@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from nightbatch.errors import StorageUnavailable
 
 
 class Seen:
@@ -63,11 +65,11 @@ class Seen:
 
 @contextmanager
 def seen() -> Iterator[Seen]:
-    """Open the sets in a temporary folder."""
+    """Open the sets in a temporary folder. Raises StorageUnavailable where that is full."""
     with TemporaryDirectory(prefix="nightbatch-seen-") as folder:
-        database = sqlite3.connect(Path(folder) / "seen.sqlite", isolation_level=None)
         try:
-            database.execute("BEGIN")
-            yield Seen(database)
-        finally:
-            database.close()
+            with closing(sqlite3.connect(Path(folder) / "seen.sqlite", isolation_level=None)) as database:
+                database.execute("BEGIN")
+                yield Seen(database)
+        except sqlite3.OperationalError as error:
+            raise StorageUnavailable(f"the temporary folder {folder}", cause=str(error)) from error

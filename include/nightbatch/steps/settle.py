@@ -108,7 +108,7 @@ def settle(ports: Ports, job: Job, run_name: str) -> Books:
     books.state = _state(books, problem)
     # A complete run that is looked at again took no longer than it did.
     told = run.books if run.state == "complete" else None
-    books.seconds = told["seconds"] if told else (ports.clock.now() - run.started_utc).total_seconds()
+    books.seconds = told["seconds"] if told else max(0.0, (ports.clock.now() - run.started_utc).total_seconds())
     ports.ledger.settle(run_name, state=books.state, books=books.as_json(), now=ports.clock.now())
     log.info("settle: %s, %s answers loaded, %s USD", books.state, f"{books.merged:,}", f"{books.cost_usd:.4f}")
     if problem is not None:

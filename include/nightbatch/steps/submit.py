@@ -196,21 +196,29 @@ def keep_id(ports: Ports, attempt: Attempt, state: BatchState) -> None:
     """
     Record a batch id in the store and in the ledger, and keep trying for two minutes: the money is spent.
 
-    Either place is enough for a successor; the vendor's listing is the third.
+    Either place is enough for a successor; the vendor's listing is the third. A full store does not keep the id from
+    the ledger.
     """
     pause_s = 0.2
     is_noted = False
     while True:
+        is_noted = is_noted or _is_noted(ports, attempt, state)
         try:
-            if not is_noted:
-                ports.store.write(batch_note(attempt), state.batch_id.encode())
-                is_noted = True
             return ports.ledger.note_open(attempt.attempt_id, state, now=ports.clock.now())
         except StorageUnavailable:
             if pause_s > 60:
                 raise
             ports.clock.sleep(pause_s)
             pause_s *= 2
+
+
+def _is_noted(ports: Ports, attempt: Attempt, state: BatchState) -> bool:
+    try:
+        ports.store.write(batch_note(attempt), state.batch_id.encode())
+    except StorageUnavailable as error:
+        log.warning("submit: the batch id is not noted in the store: %s", error)
+        return False
+    return True
 
 
 def _hold(ports: Ports, shard: Shard, reason: Reason, problem: str) -> Outcome:

@@ -77,7 +77,7 @@ def late_message(
             ("Window", str(run.window)),
             ("Run", run.run),
             ("Waiting for", f"{len(waiting)} of {len(shards)} shards, {rows:,} rows" if shards else "no plan yet"),
-            ("Batches", ", ".join(map(_batch_words, waiting[:5])) or "none is open"),
+            ("Batches", ", ".join(map(batch_words, waiting[:5])) or "none is open"),
             ("Money", f"{spent:.4f} USD spent, at most {reserved:.4f} more reserved"),
         ),
         happens_next="nightbatch goes on waiting; every answer is loaded as it arrives, and nothing is sent twice.",
@@ -93,7 +93,8 @@ def _span(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:,.0f} min"
 
 
-def _batch_words(shard: Shard) -> str:
+def batch_words(shard: Shard) -> str:
+    """Name a shard's batch and its state."""
     attempt = shard.current
     if attempt is None or attempt.batch_id is None:
         return f"{shard.plan.ref.name} ({shard.state}, no batch yet)"

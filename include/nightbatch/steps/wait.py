@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from nightbatch.core.batch import BatchState, BatchStatus, Next, decide
@@ -54,7 +55,10 @@ def wait(ports: Ports, shard: Shard) -> Outcome:
     ports.ledger.note_seen(attempt.attempt_id, state, now=now)
     if shard.problem:
         ports.ledger.note_problem(plan.ref, "", "")
-    return _wait_for(attempt, state, plan.provider, plan.connection, ports.settings, now, decision.reason)
+    if state.status is BatchStatus.UNKNOWN and state.vendor_status != attempt.vendor_status:
+        log.warning("wait: the vendor says %r, which is not known here; it counts as running", state.vendor_status)
+    waiting = _wait_for(attempt, state, plan.provider, plan.connection, ports.settings, now, decision.reason)
+    return replace(waiting, overdue_since=decision.overdue_since)
 
 
 def _set_aside(ports: Ports, attempt: Attempt, state: BatchState) -> Outcome:

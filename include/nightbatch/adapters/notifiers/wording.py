@@ -10,6 +10,7 @@ from nightbatch.ports import Message
 KINDS = {
     "at_risk": "Deadline (SLA) at risk",
     "late": "Deadline (SLA) missed",
+    "overdue": "Batch overdue at the vendor",
     "failed": "Run failed",
     "incomplete": "Run incomplete",
     "report": "Run report",

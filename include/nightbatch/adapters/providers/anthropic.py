@@ -170,6 +170,7 @@ class AnthropicProvider:
         # A foreign reply, say of a proxy's login page, must not rename the account.
         _read(reply.content, Page, doing)
         headers = reply.headers
+        self._calls.check_clock(headers)
         extra = self._connection.extra
         organization = headers.get("anthropic-organization-id")
         if not organization:

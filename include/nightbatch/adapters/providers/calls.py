@@ -24,6 +24,11 @@ READ_TIMEOUT_S = 60.0
 READ_RETRIES = 2
 """How often the SDK repeats a pure read by itself; nothing else is ever repeated here."""
 
+LONGEST_RETRY_AFTER_S = 3600.0
+"""The longest that a vendor's Retry-After is believed."""
+MAX_CLOCK_ERROR_S = 300.0
+"""How far this machine's clock may be from the vendor's. Lost batches are found within seven minutes of their time."""
+
 _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 """What fails before a byte of the request has left."""
 _UNCLEAR_STATUSES = frozenset({408, 499})
@@ -113,6 +118,10 @@ class Calls:
         with self._sending(content, "creating a batch", Purpose.CREATE) as body:
             return self._post(path, content=body)
 
+    def check_clock(self, headers: Mapping[str, str]) -> None:
+        """Compare this machine's clock with the date of a reply. Raises ProviderBusy."""
+        check_clock(self._provider, headers, now=datetime.now(UTC))
+
     @property
     def _read_timeout_s(self) -> float:
         return min(READ_TIMEOUT_S, self._request_timeout_s)
@@ -191,14 +200,35 @@ def read_refusal(response: httpx2.Response) -> Refusal:
 
 
 def retry_after_s(headers: Mapping[str, str], *, now: datetime) -> float | None:
-    """Read how long the vendor asks us to wait, in seconds; None where it does not say."""
+    """Read how long the vendor asks us to wait, in seconds, at most an hour; None where it does not say."""
     try:
         if (milliseconds := headers.get("retry-after-ms")) is not None:
-            return max(0.0, float(milliseconds) / 1000)
-        if (text := headers.get("retry-after")) is None:
+            asked = float(milliseconds) / 1000
+        elif (text := headers.get("retry-after")) is None:
             return None
-        if text.replace(".", "", 1).isdigit():
-            return float(text)
-        return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
+        elif text.replace(".", "", 1).isdigit():
+            asked = float(text)
+        else:
+            asked = (parsedate_to_datetime(text) - now).total_seconds()
     except (TypeError, ValueError):
         return None
+    # A date that a wrong clock makes absurd must not put a night to sleep; asking once more does no harm.
+    return min(max(0.0, asked), LONGEST_RETRY_AFTER_S)
+
+
+def check_clock(provider: str, headers: Mapping[str, str], *, now: datetime) -> None:
+    """
+    Raise ProviderBusy where this machine's clock and the vendor's are too far apart.
+
+    A lost batch is looked for by the time of its creation, so nothing may be sent, nor declared absent, by a wrong
+    clock. A reply without a readable date passes.
+    """
+    try:
+        vendors = parsedate_to_datetime(headers.get("date", ""))
+        apart_s = (now - vendors).total_seconds()
+    except (TypeError, ValueError):
+        return
+    if abs(apart_s) > MAX_CLOCK_ERROR_S:
+        way = "ahead of" if apart_s > 0 else "behind"
+        cause = f"this machine's clock is {abs(apart_s) / 60:,.0f} min {way} the vendor's, and must be set first"
+        raise ProviderBusy(provider, "comparing clocks", cause=cause)

@@ -177,6 +177,7 @@ class OpenAIProvider:
             headers = reply.headers
         except NotFound as absent:
             headers = absent.refusal.headers
+        self._calls.check_clock(headers)
         extra = self._connection.extra
         organization, project = headers.get("openai-organization"), headers.get("openai-project")
         if organization or project:
