@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 
 from nightbatch import flow
+from nightbatch.adapters.memory import StaticPrices
 from nightbatch.core.money import Usage
+from nightbatch.core.request import Messages
 from nightbatch.core.result import ErrorKind, Finish, Outcome, Result
 from nightbatch.core.window import Window
-from nightbatch.errors import BatchVanished, RunFailed, RunIncomplete, StaleAttempt, StorageUnavailable
+from nightbatch.errors import BatchVanished, JobInvalid, RunFailed, RunIncomplete, StaleAttempt, StorageUnavailable
+from nightbatch.flow import Options
 from nightbatch.steps.outcome import Waiting
 from tests.memory_stack import NEXT_NIGHT, NIGHT, KillAt, Killed, Stack, job_of, later
 
@@ -186,7 +191,7 @@ def test_a_shard_that_could_break_the_budget_is_not_sent() -> None:
 def test_what_is_reserved_counts_against_the_budget_until_it_is_settled() -> None:
     stack = Stack([*RECORDS, ("k8", "text 8")])
     stack.provider.ends_at_once = False
-    plan = flow.prepare(stack.ports(), job_of(budget_usd="0.003"), NIGHT)
+    plan = flow.prepare(stack.ports(), job_of(budget_usd="0.0042"), NIGHT)
     job = flow.sealed_job(stack.ports(), plan.run)
     worst = plan.shards[0].worst_usd
     assert worst * 2 < job.budget_usd < worst * 3
@@ -194,8 +199,98 @@ def test_what_is_reserved_counts_against_the_budget_until_it_is_settled() -> Non
     for shard in plan.shards:
         flow.advance(stack.ports(), job, shard.ref)
 
-    assert [shard.state for shard in stack.ledger.shards(plan.run)] == ["open", "open", "held"]
+    assert [shard.state for shard in stack.ledger.shards(plan.run)] == ["open", "open", "sealed"]
     assert stack.ledger.spent(plan.run) == (worst * 2, 0)
+
+
+def test_shards_wait_for_what_others_give_back_and_the_run_is_complete() -> None:
+    """The worst case of all shards is several times the budget, and what they cost is a fraction of it."""
+    stack = Stack([(f"k{number}", f"text {number}") for number in range(24)])
+
+    books = flow.run(stack.ports(), job_of(budget_usd="0.0022"), NIGHT)
+
+    assert (books.state, books.good, books.batches) == ("complete", 24, 8)
+    assert stack.ledger.spent(books.run) == (0, books.cost_usd)
+
+
+def dear(messages: Messages, _times: int) -> Result:
+    """Answer at nearly the worst: almost a token a byte, and the whole cap."""
+    return Result("", Outcome.ANSWERED, messages.user, usage=Usage(input_tokens=600, output_tokens=100), model="m")
+
+
+@pytest.mark.parametrize("key", ["budget_usd", "budget_day_usd", "budget_month_usd", "account"])
+def test_what_a_budget_keeps_back_is_told_and_goes_on_when_there_is_more(key: str) -> None:
+    stack = Stack(RECORDS)
+    stack.vendor.answer = dear
+    keys = {} if key == "account" else {key: "0.0035"}
+    stack.provider.budget_month_usd = Decimal("0.0035") if key == "account" else None
+    name = "the account's budget_month_usd" if key == "account" else key
+
+    with pytest.raises(RunIncomplete, match=re.escape(f"Why: {name} is 0.0035 USD")) as incomplete:
+        flow.run(stack.ports(), job_of(**keys), NIGHT)
+
+    assert "2 budget" in str(incomplete.value)
+    assert len(stack.notifier.messages) == 1
+    assert name in dict(stack.notifier.messages[0].facts)["What happened"]
+    with pytest.raises(RunIncomplete, match="2 budget"):
+        flow.run(stack.ports(), job_of(**keys), NIGHT)
+    stack.provider.budget_month_usd = None
+    raised = {} if key == "account" else {key: "0.01"}
+    books = flow.run(stack.ports(), job_of(**raised), NIGHT)
+    assert (books.state, set(stack.vendor.billed.values())) == ("complete", {1})
+    assert sorted(stack.answers()) == [key for key, _ in RECORDS]
+
+
+@pytest.mark.parametrize(("key", "days"), [("budget_day_usd", 1), ("budget_month_usd", 10)])
+def test_a_new_day_or_month_lets_the_rows_go_on(key: str, days: int) -> None:
+    stack = Stack(RECORDS)
+    stack.vendor.answer = dear
+    with pytest.raises(RunIncomplete, match="2 budget"):
+        flow.run(stack.ports(), job_of(**{key: "0.0035"}), NIGHT)
+
+    later(stack, days=days)
+
+    assert flow.run(stack.ports(), job_of(**{key: "0.0035"}), NIGHT).state == "complete"
+
+
+def test_a_window_run_again_has_the_rest_of_its_budget_and_a_forced_one_all_of_it() -> None:
+    stack = Stack(RECORDS)
+    stack.vendor.answer = dear
+    job = job_of(budget_usd="0.0035")
+    for _ in range(2):
+        with pytest.raises(RunIncomplete, match="2 budget"):
+            flow.run(stack.ports(), job, NIGHT)
+    assert sum(sum(stack.ledger.spent(run.run)) for run in stack.ledger.runs()) <= job.budget_usd
+
+    with pytest.raises(RunIncomplete, match="budget"):
+        flow.run(stack.ports(), job, NIGHT, Options(force="somebody", refresh=True))
+
+    assert stack.ledger.spent(stack.ledger.runs()[0].run)[1] > 0
+
+
+def test_a_cost_above_its_reserve_is_booked_and_told() -> None:
+    stack = Stack(RECORDS[:3])
+    usage = Usage(input_tokens=10_000, output_tokens=100)
+    stack.vendor.answer = lambda messages, _: replace(dear(messages, 0), usage=usage)
+
+    books = flow.run(stack.ports(), job_of(notify={"on": ["report"]}), NIGHT)
+
+    over = books.cost_usd - stack.ledger.shards(books.run)[0].current.reserved_usd
+    assert over > 0
+    assert (books.above_reserve, books.above_reserve_usd) == (1, over)
+    told = dict(stack.notifier.messages[-1].facts)["Above the reserve"]
+    assert told.startswith(f"1 shards cost {over:.4f} USD more than their worst case")
+
+
+def test_an_account_with_a_budget_takes_no_model_of_unknown_price_or_length() -> None:
+    stack = Stack(RECORDS)
+    stack.provider.budget_month_usd = Decimal(5)
+
+    with pytest.raises(JobInvalid, match="the account's budget_month_usd cannot be kept"):
+        flow.prepare(stack.ports(prices=StaticPrices({})), job_of(), NIGHT)
+    uncapped = [{"provider": "openai", "model": "echo-1", "connection": "c"}]
+    with pytest.raises(JobInvalid, match="cannot be kept without a cap on output tokens"):
+        flow.prepare(stack.ports(), job_of(models=uncapped), NIGHT)
 
 
 def test_a_batch_that_failed_as_a_whole_is_told_once_and_not_sent_in_circles() -> None:

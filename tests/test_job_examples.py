@@ -82,7 +82,7 @@ def test_each_job_has_a_wall_a_deadline_and_people_to_tell(jobs: dict[str, Job],
 
     assert (job.rounds, job.shard.max_rows) == (2, 1000)
     assert job.budget_usd is not None
-    assert job.budget_usd <= Decimal(10)
+    assert job.budget_usd <= Decimal(12)
     assert rule is not None
     assert rule.due(midnight) - rule.warn_before > midnight
     assert (job.notify.mail, job.notify.slack_connection) == (("data-team@example.com",), "slack_alerts")

@@ -70,6 +70,7 @@ def _check_outside(job: Job, found: Found, now: datetime) -> None:
     """Check what only the outside knows: providers, prices and connections. No network is used."""
     from nightbatch.adapters.connections import from_environment
     from nightbatch.adapters.prices import GenaiPrices
+    from nightbatch.adapters.providers.account_budget import month_budget
     from nightbatch.adapters.registry import PROVIDERS, connections_of
     from nightbatch.steps.lanes import known_price
 
@@ -86,6 +87,6 @@ def _check_outside(job: Job, found: Found, now: datetime) -> None:
     connections = from_environment(os.environ)
     for conn_id in connections_of(job):
         try:
-            connections(conn_id)
+            month_budget(connections(conn_id))
         except ConnectionInvalid as error:
             found.warnings.append(str(error))

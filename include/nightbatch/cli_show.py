@@ -103,7 +103,7 @@ def estimate(job: Job, window: Window, found: Estimate, *, as_json: bool) -> Non
         ("answers' length", _basis(found)),
         ("batch", f"{usd(found.expected_usd)} expected, {usd(found.worst_usd)} at worst"),
         ("real time", f"{usd(found.realtime_expected_usd)} expected, {usd(found.realtime_worst_usd)} at worst"),
-        ("budget", usd(job.budget_usd) if job.budget_usd is not None else "none"),
+        ("budget", budget_words(job)),
         ("price from", found.price_source),
         ("past estimates", _past_words(found.past)),
     )
@@ -127,6 +127,12 @@ def _past_words(past: Sequence[PastEstimate]) -> str:
     mean = sum(shares) / len(shares)
     runs = "the last run was" if len(shares) == 1 else f"the last {len(shares)} runs were"
     return f"{runs} billed {mean:.0%} of what was expected{spread}{of_worst}"
+
+
+def budget_words(job: Job) -> str:
+    """Write a job's budgets."""
+    amounts = ((job.budget_usd, "a run"), (job.budget_day_usd, "a day"), (job.budget_month_usd, "a month"))
+    return ", ".join(f"{usd(amount)} {span}" for amount, span in amounts if amount is not None) or "none"
 
 
 def count(number: int, what: str) -> str:

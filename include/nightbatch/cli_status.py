@@ -13,6 +13,7 @@ from rich.text import Text
 
 from nightbatch.cli_show import console, count, note, print_json, usd
 from nightbatch.core.shard import ShardState
+from nightbatch.core.verdict import Reason
 
 if TYPE_CHECKING:
     from nightbatch.ports import Ledger, Run, Shard
@@ -89,12 +90,18 @@ def _states(shards: Sequence[Shard]) -> str:
 def _waits_for(shards: Sequence[Shard], now: datetime) -> str:
     parts = [_batch_words(shard, now) for shard in shards if shard.state in (ShardState.OPEN, ShardState.SUBMITTING)]
     more = f"; and {len(parts) - 3} more" if len(parts) > 3 else ""
-    held = Counter(shard.held_reason for shard in shards if shard.state is ShardState.HELD)
+    held = Counter(_held_words(shard) for shard in shards if shard.state is ShardState.HELD)
+    held.update(f"{shard.waits_for}" for shard in shards if shard.state is ShardState.SEALED and shard.waits_for)
     queued = Counter(shard.plan.provider for shard in shards if shard.not_before_utc and shard.not_before_utc > now)
     parts = parts[:3]
     parts += [f"a place in the queue at {name} ({count(number, 'shard')})" for name, number in queued.items()]
-    parts += [f"a person ({count(number, 'shard')} not sent: {reason})" for reason, number in held.items()]
+    parts += [f"{what} ({count(number, 'shard')})" for what, number in held.items()]
     return "; ".join(parts) + more if parts else "nobody"
+
+
+def _held_words(shard: Shard) -> str:
+    is_budget = shard.held_reason == Reason.BUDGET and shard.problem
+    return f"a budget: {shard.problem}" if is_budget else f"a person, not sent: {shard.held_reason}"
 
 
 def _batch_words(shard: Shard, now: datetime) -> str:
@@ -134,6 +141,7 @@ def _run_json(ledger: Ledger, run: Run) -> dict[str, Any]:
                 "rows": shard.plan.rows,
                 "batch_id": shard.current.batch_id if shard.current else None,
                 "held_reason": shard.held_reason,
+                "waits_for": shard.waits_for or shard.problem,
             }
             for shard in shards
         ],

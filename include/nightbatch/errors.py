@@ -7,6 +7,7 @@ NightbatchError
 │   ├── QueueFull           the vendor's queue is full; the shard waits its turn
 │   ├── RunOverlaps         another run of the job holds an overlapping window
 │   ├── MustWait            a rule of ours says "not yet"
+│   │   └── BudgetTaken     what a budget leaves is reserved by batches under way
 │   ├── StorageUnavailable  a store, source, sink or ledger cannot be reached
 │   └── StaleAttempt        somebody else has moved this shard on; look again
 └── Terminal                trying again changes nothing; a person is told
@@ -31,7 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 
 
@@ -92,6 +93,10 @@ class MustWait(Transient):
     def __init__(self, reason: str, *, until: datetime) -> None:
         self.reason, self.until = reason, until
         super().__init__(f"{reason}; looks again at {until:%H:%M:%S} UTC")
+
+
+class BudgetTaken(MustWait):
+    """A shard fits a budget, once reserves of other shards have returned."""
 
 
 class StorageUnavailable(Transient):
@@ -211,15 +216,20 @@ class AccountChanged(Terminal):
 
 
 class BudgetExceeded(Terminal):
-    """Sending this shard could cost more than the budget leaves."""
+    """
+    Sending this shard could cost more than a budget leaves, whatever other shards give back.
 
-    def __init__(self, *, needed_usd: Decimal, left_usd: Decimal, budget_usd: Decimal) -> None:
-        self.needed_usd, self.left_usd, self.budget_usd = needed_usd, left_usd, budget_usd
-        super().__init__(
-            f"this shard could cost {needed_usd:.4f} USD at worst and {left_usd:.4f} of the budget of "
-            f"{budget_usd:.4f} USD are left. It was not sent; its rows are pending. Raise budget_usd, or lower "
-            "max_output_tokens, and run the window again."
-        )
+    `use` says how the budget stands; `new_on` is the first day of its next period, None where the period does not
+    matter.
+    """
+
+    def __init__(self, key: str, *, use: str, budget_usd: Decimal, needed_usd: Decimal, new_on: date | None) -> None:
+        self.key, self.use, self.budget_usd, self.needed_usd, self.new_on = key, use, budget_usd, needed_usd, new_on
+        when = f"from {new_on} on, or" if new_on else "which has a budget of its own; or"
+        remedy = f"They go with the job's next run, {when} raise {key} and run the window again"
+        if needed_usd > budget_usd:
+            remedy = f"No such budget is ever enough for it: raise {key}, or lower max_output_tokens or shard.max_rows"
+        super().__init__(f"{use}. This shard was not sent and its rows are pending. {remedy}.")
 
 
 class PlanChanged(Terminal):

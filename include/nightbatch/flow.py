@@ -36,6 +36,7 @@ from nightbatch.job import Job
 from nightbatch.logs import about, logger
 from nightbatch.ports import PendingFile, Ports, RoundPlan, Run, Shard, Store
 from nightbatch.steps import pack as packing
+from nightbatch.steps.budgets import SHARES, sharing
 from nightbatch.steps.canary import hold_back, let_go, stopped, wants_canary
 from nightbatch.steps.discard import discard
 from nightbatch.steps.estimate import Estimate, NoStore, estimate
@@ -210,6 +211,7 @@ def _seal(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch:
         "forced_by": options.force,
         "limit": goes_on_from.plan.get("limit") if goes_on_from and goes_on_from.plan else options.limit,
         "goes_on": goes_on_from is not None,
+        SHARES: sharing(goes_on_from),
         "deadline_utc": options.deadline_utc.isoformat() if options.deadline_utc else "",
         "price_note": lane.price_note,
         "canary_rows": filler.plans[0].rows if filler.first_rows and len(filler.plans) > 1 else 0,

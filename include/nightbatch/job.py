@@ -71,7 +71,7 @@ class Job(Part):
     schedule: Cron | None = None
     """When a run starts, as a cron line in the job's time zone; absent for runs by hand only. It also cuts the windows."""  # noqa: E501 - one sentence is one line in docs/job-file.md
     timezone: Zone = "UTC"
-    """The zone of `schedule` and `deadline.at`."""
+    """The zone of `schedule` and `deadline.at`, and of the days and months of budgets."""
     deadline: DeadlineSpec | None = None
     """When answers stop being useful."""
     warn_before: Duration = timedelta(0)
@@ -80,6 +80,10 @@ class Job(Part):
     """How many retry rounds follow the first one, 0 to 5."""
     budget_usd: Usd | None = None
     """The most one run may cost at worst, in USD; the worst case is reserved before anything is sent."""
+    budget_day_usd: Usd | None = None
+    """The most all runs of the job may cost together in what they reserve on one day of the job's time zone."""
+    budget_month_usd: Usd | None = None
+    """The most all runs of the job may cost together in what they reserve in one calendar month of its time zone."""
     shard: ShardSpec = ShardSpec()
     """How much one batch may hold."""
     canary: CanarySpec | None = None
@@ -104,6 +108,12 @@ class Job(Part):
     def prompt_version(self) -> str:
         """Name the prompt, for the sink: its own version, else 12 hex digits of its content."""
         return self.prompt.version or self.prompt.digest()
+
+    @property
+    def budget_keys(self) -> tuple[str, ...]:
+        """Name the budgets that the job has."""
+        keys = ("budget_usd", "budget_day_usd", "budget_month_usd")
+        return tuple(key for key in keys if getattr(self, key) is not None)
 
     @property
     def columns_sent(self) -> tuple[str, ...]:

@@ -89,8 +89,8 @@ def _model_problems(job: Job) -> Iterator[Found]:
 
 def _cap_problems(job: Job, at: int, endpoint: Endpoint) -> Iterator[Found]:
     place, remedy = ("models", at, "max_output_tokens"), "Set max_output_tokens, like 300"
-    if job.budget_usd is not None:
-        yield place, "budget_usd cannot be kept without a cap on output tokens", remedy
+    if job.budget_keys:
+        yield place, f"{job.budget_keys[0]} cannot be kept without a cap on output tokens", remedy
     elif endpoint is Endpoint.MESSAGES:
         yield place, "this endpoint takes no request without a cap on output tokens", remedy
 

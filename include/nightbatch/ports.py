@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
 import pyarrow as pa
 
 from .core.batch import BatchState
+from .core.budget import Budget
 from .core.experience import Experience, PastEstimate
 from .core.ids import Label, ShardRef
 from .core.money import Cost, Price, Usage
@@ -264,6 +265,8 @@ class Provider(Protocol):
     name: str
     limits: Limits
     endpoints: tuple[Endpoint, ...]
+    budget_month_usd: Decimal | None
+    """The most that all jobs of the account may spend in a month, as the connection says; None for no limit."""
     found_by: Literal["label", "count"]
     """How a lost batch is found: by its label in the vendor's metadata, or only by its time and number of rows."""
 
@@ -456,6 +459,8 @@ class Attempt:
     created_utc: datetime | None = None
     last_seen_utc: datetime | None = None
     vendor_status: str = ""
+    turned_up_utc: datetime | None = None
+    """When its batch turned up after it had been thought absent; its worst case was reserved again then."""
     vendor_usage: Usage | None = None
     """What the vendor said that the whole batch used, when it had ended; None where it said nothing."""
     gone_since_utc: datetime | None = None
@@ -489,6 +494,8 @@ class Shard:
     """The rates that the cost was booked at (`Rate.as_json`): `batch` and `realtime`."""
     merged: int = 0
     held_reason: str = ""
+    waits_for: str = ""
+    """Which budget a sealed shard waits for, in words; empty for none."""
     taken_by_round: int | None = None
     """The round that took up this shard's rows that were not good."""
     problem: str = ""
@@ -505,12 +512,15 @@ class Intent:
     provider: str
     account: str
     reserve_usd: Decimal
-    budget_usd: Decimal | None
+    day: date
+    """The day that the charge belongs to: today in the job's time zone."""
     send_for: timedelta
     certain_after: timedelta
     """Counted from the send deadline: request timeout plus the vendor's listing lag."""
     distinct_rows: bool
     """Vendors without labels: no two unresolved intents of an account may have the same number of rows."""
+    budgets: tuple[Budget, ...] = ()
+    """What the reserve must fit, all of them."""
 
 
 class Ledger(Protocol):
@@ -575,8 +585,8 @@ class Ledger(Protocol):
         """
         Claim the shard, write the intent, and reserve the worst case, in one commit.
 
-        Raises StaleAttempt, BudgetExceeded (spent + reserved + this > budget, over the whole run), MustWait
-        (`distinct_rows`).
+        Raises StaleAttempt; BudgetExceeded where what is spent and this are more than a budget, BudgetTaken where they
+        are with what is reserved; MustWait (`distinct_rows`).
         """
 
     def note_file(self, attempt_id: int, file_id: str) -> None:
@@ -585,8 +595,12 @@ class Ledger(Protocol):
     def note_sending(self, attempt_id: int) -> None:
         """Mark that the create call goes out now. Raises StaleAttempt unless the attempt is still an intent."""
 
-    def note_open(self, attempt_id: int, state: BatchState, *, now: datetime) -> None:
-        """Record the batch id: the shard is open. Twice with one id is fine; another id raises StaleAttempt."""
+    def note_open(self, attempt_id: int, state: BatchState, *, now: datetime) -> bool:
+        """
+        Record the batch id: the shard is open. Twice with one id is fine; another id raises StaleAttempt.
+
+        Says whether the batch had been thought absent: its worst case is reserved again then, also above a budget.
+        """
 
     def note_seen(self, attempt_id: int, state: BatchState, *, now: datetime) -> None:
         """Record what a look at the batch saw."""
@@ -614,6 +628,9 @@ class Ledger(Protocol):
 
         `problem` is what a person must know about it, in a sentence.
         """
+
+    def note_waiting(self, ref: ShardRef, waits_for: str, *, now: datetime) -> None:
+        """Write down, for people, what a sealed shard waits for; nothing happens to one that is under way."""
 
     def note_stored(self, attempt_id: int, raw_names: Sequence[str], hashes: Sequence[str], *, now: datetime) -> None:
         """Record that the raw results are in the store, with their SHA-256."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from nightbatch.adapters.ledger_sql import SqlLedger
 from nightbatch.core.batch import BatchState, BatchStatus
+from nightbatch.core.budget import Budget, BudgetKind
 from nightbatch.core.ids import ShardRef
 from nightbatch.core.money import Cost, Usage
 from nightbatch.core.shard import ShardPlan
@@ -58,13 +59,15 @@ def sealed_run(ledger: SqlLedger, *, job: str = "job", shards: int = 1, window: 
 
 
 def intent(ref: ShardRef, **changes: Any) -> Intent:
-    """Give the intent of a first attempt."""
+    """Give the intent of a first attempt; `budget_usd` is short for a budget of the run."""
+    if "budget_usd" in changes:
+        changes["budgets"] = (Budget(BudgetKind.RUN, changes.pop("budget_usd")),)
     values: dict[str, Any] = {
         "expected_attempts": 0,
         "provider": "openai",
         "account": "org-1",
         "reserve_usd": USD("1"),
-        "budget_usd": None,
+        "day": NOW.date(),
         "send_for": timedelta(seconds=120),
         "certain_after": timedelta(seconds=1200),
         "distinct_rows": False,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
+import sqlalchemy as sa
 from tests.adapters.ledger_builders import (
     COST,
     NIGHT,
@@ -29,12 +30,13 @@ from nightbatch.adapters.ledger_attempts import _MAY_END
 from nightbatch.adapters.ledger_runs import STATES
 from nightbatch.adapters.ledger_sql import SqlLedger
 from nightbatch.core.batch import BatchStatus
+from nightbatch.core.budget import Budget, BudgetKind
 from nightbatch.core.ids import ShardRef
 from nightbatch.core.money import Cost, Usage
 from nightbatch.core.shard import ShardPlan, ShardState
 from nightbatch.core.window import Window
-from nightbatch.errors import BudgetExceeded, MustWait, RunIncomplete, RunOverlaps, StaleAttempt
-from nightbatch.ports import Attempt, Gate, Ledger, PendingFile, RoundPlan, Run, Shard
+from nightbatch.errors import BudgetExceeded, BudgetTaken, MustWait, RunIncomplete, RunOverlaps, StaleAttempt
+from nightbatch.ports import Attempt, Gate, Intent, Ledger, PendingFile, RoundPlan, Run, Shard
 
 pytest_plugins = ["tests.servers"]
 
@@ -659,14 +661,118 @@ def test_the_budget_counts_reserves_and_actual_costs_of_all_rounds(ledger: SqlLe
     assert ledger.spent(run) == (USD(1), USD("0.5"))
 
     over = intent(ShardRef(run, 1, 0), budget_usd=budget, reserve_usd=USD("1.000000001"))
-    with pytest.raises(BudgetExceeded) as exceeded:
+    with pytest.raises(BudgetTaken, match="waits for what other shards give back") as taken:
         ledger.begin(over, now=NOW)
 
-    error = exceeded.value
-    assert (error.needed_usd, error.left_usd, error.budget_usd) == (USD("1.000000001"), USD(1), budget)
+    assert taken.value.until > NOW
     assert ledger.shard(ShardRef(run, 1, 0)).attempts == 0
     ledger.begin(replace(over, reserve_usd=USD(1)), now=NOW)
     assert sum(ledger.spent(run)) == budget
+
+
+def test_what_is_billed_is_gone_and_a_shard_that_needs_more_is_told_so(ledger: SqlLedger, run: str) -> None:
+    collected(ledger, ShardRef(run, 0, 0), cost=Cost(batch_usd=USD("0.5")))
+    ledger.begin(intent(ShardRef(run, 0, 1), reserve_usd=USD("0.25")), now=NOW)
+
+    with pytest.raises(BudgetExceeded) as exceeded:
+        ledger.begin(intent(ShardRef(run, 0, 2), reserve_usd=USD("0.75"), budget_usd=USD(1)), now=NOW)
+
+    error = exceeded.value
+    assert (error.key, error.budget_usd, error.needed_usd, error.new_on) == ("budget_usd", USD(1), USD("0.75"), None)
+    assert "in this run 0.5000 are spent and 0.2500 reserved, and 0.7500 are needed" in str(error)
+
+
+def with_budget(ref: ShardRef, kind: BudgetKind, usd: str = "1.5", **changes: Any) -> Intent:
+    return intent(ref, budgets=(Budget(kind, USD(usd)),), **changes)
+
+
+@pytest.mark.parametrize("kind", [BudgetKind.JOB_DAY, BudgetKind.JOB_MONTH, BudgetKind.ACCOUNT_MONTH])
+def test_a_budget_of_a_day_or_month_counts_every_run_and_starts_anew(ledger: SqlLedger, kind: BudgetKind) -> None:
+    runs = [sealed_run(ledger, window=night(number), shards=3).run for number in range(2)]
+    ledger.begin(intent(ShardRef(runs[0], 0, 0)), now=NOW)
+
+    with pytest.raises(BudgetTaken):
+        ledger.begin(with_budget(ShardRef(runs[1], 0, 0), kind), now=NOW)
+
+    days = 1 if kind is BudgetKind.JOB_DAY else 9
+    following = NOW.date() + timedelta(days=days)
+    last = following - timedelta(days=1)
+    with pytest.raises(BudgetTaken):
+        ledger.begin(with_budget(ShardRef(runs[1], 0, 0), kind, day=last), now=NOW)
+    assert ledger.begin(with_budget(ShardRef(runs[1], 0, 0), kind, day=following), now=NOW).number == 1
+
+
+def test_a_job_s_budget_is_its_own_and_an_account_s_is_everybody_s(ledger: SqlLedger) -> None:
+    refs = [ShardRef(sealed_run(ledger, job=f"job-{number}").run, 0, 0) for number in range(3)]
+    ledger.begin(intent(refs[0]), now=NOW)
+
+    ledger.begin(with_budget(refs[1], BudgetKind.JOB_MONTH), now=NOW)
+    with pytest.raises(BudgetTaken, match=r"the account's budget_month_usd is 2\.5000 USD"):
+        ledger.begin(with_budget(refs[2], BudgetKind.ACCOUNT_MONTH, "2.5"), now=NOW)
+    assert ledger.begin(with_budget(refs[2], BudgetKind.ACCOUNT_MONTH, "2.5", account="other"), now=NOW).number == 1
+
+
+def test_a_charge_belongs_to_the_day_of_its_reserve_whenever_it_is_billed(ledger: SqlLedger, run: str) -> None:
+    yesterday = NOW.date() - timedelta(days=1)
+    collected_on = opened(ledger, ShardRef(run, 0, 0), day=yesterday)
+    ledger.note_stored(collected_on.attempt_id, [], [], now=NOW)
+    ledger.note_collected(collected_on.ref, verdicts_name="v", counts={}, cost=COST, now=NOW + timedelta(days=3))
+    refused = ledger.begin(intent(ShardRef(run, 0, 1), day=yesterday), now=NOW)
+    ledger.end_attempt(refused.attempt_id, "refused", reason="", retry_at=None, now=NOW + timedelta(days=3))
+
+    with ledger._database.read() as connection:
+        days = connection.execute(sa.text("SELECT DISTINCT day FROM nb_money")).scalars().all()
+
+    assert [str(day) for day in days] == [str(yesterday)]
+
+
+def test_generations_that_go_on_share_one_budget(ledger: SqlLedger, run: str) -> None:
+    collected(ledger, ShardRef(run, 0, 0), cost=Cost(batch_usd=USD("0.5")))
+    ledger.settle(run, state="incomplete", books={}, now=NOW)
+    ref = ShardRef(sealed_run(ledger).run, 0, 0)
+    assert ref.run != run
+    shared, alone = (Budget(BudgetKind.RUN, USD("1.2"), runs) for runs in ((run,), ()))
+
+    with pytest.raises(BudgetExceeded, match=r"in this run and those it goes on from 0\.5000 are spent"):
+        ledger.begin(intent(ref, budgets=(shared,)), now=NOW)
+    assert ledger.begin(intent(ref, budgets=(alone,)), now=NOW).number == 1
+
+
+def test_nobody_waits_for_a_reserve_that_nobody_collects(ledger: SqlLedger, run: str) -> None:
+    opened(ledger, ShardRef(run, 0, 0))
+    wanted = intent(ShardRef(run, 0, 1), budget_usd=USD("1.5"))
+
+    with pytest.raises(BudgetTaken):
+        ledger.begin(wanted, now=NOW + timedelta(hours=48))
+    with pytest.raises(BudgetExceeded):
+        ledger.begin(wanted, now=NOW + timedelta(hours=49))
+
+
+def test_a_batch_that_turns_up_late_is_told_and_keeps_further_reserves_out(ledger: SqlLedger, run: str) -> None:
+    budget = USD("1.5")
+    late = ledger.begin(intent(ShardRef(run, 0, 0), budget_usd=budget), now=NOW)
+    ledger.end_attempt(late.attempt_id, "absent", reason="not listed", retry_at=None, now=NOW)
+    ledger.begin(intent(ShardRef(run, 0, 1), budget_usd=budget), now=NOW)
+
+    assert ledger.note_open(late.attempt_id, batch(), now=LATER) is True
+    assert ledger.note_open(late.attempt_id, batch(), now=LATER) is False
+
+    assert sum(ledger.spent(run)) == 2 > budget
+    current = ledger.shard(late.ref).current
+    assert current is not None
+    assert current.turned_up_utc == LATER
+    with pytest.raises(BudgetTaken):
+        ledger.begin(intent(ShardRef(run, 0, 2), budget_usd=budget, reserve_usd=USD("0.01")), now=LATER)
+
+
+def test_what_a_shard_waits_for_is_kept_until_it_begins(ledger: SqlLedger, run: str, ref: ShardRef) -> None:
+    ledger.note_waiting(ref, "a budget", now=NOW)
+    assert [shard.waits_for for shard in ledger.shards(run)] == ["a budget", "", ""]
+
+    ledger.begin(intent(ref), now=NOW)
+    ledger.note_waiting(ref, "too late", now=NOW)
+
+    assert ledger.shard(ref).waits_for == ""
 
 
 def test_a_reserve_is_never_rounded_down(ledger: SqlLedger, run: str, ref: ShardRef) -> None:
@@ -674,7 +780,7 @@ def test_a_reserve_is_never_rounded_down(ledger: SqlLedger, run: str, ref: Shard
 
     assert ledger.begin(intent(ref, reserve_usd=tiny), now=NOW).reserved_usd == USD("0.000000001")
     with pytest.raises(BudgetExceeded):
-        ledger.begin(intent(ShardRef(run, 0, 1), reserve_usd=tiny, budget_usd=USD("0.0000000015")), now=NOW)
+        ledger.begin(intent(ShardRef(run, 0, 1), reserve_usd=tiny, budget_usd=USD("0.0000000005")), now=NOW)
 
 
 def test_a_penny_is_a_penny_after_thousands_of_them(ledger: SqlLedger, run: str, ref: ShardRef) -> None:

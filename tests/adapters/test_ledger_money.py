@@ -1,5 +1,8 @@
 """At no instant is reserved plus spent above a budget, whatever happens in whatever order."""
 
+from collections import Counter
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from decimal import Decimal
 from functools import cache
 from itertools import count
@@ -10,19 +13,22 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
-from tests.adapters.ledger_builders import NIGHT, NOW, batch, intent, round_plan
+from tests.adapters.ledger_builders import NOW, batch, intent, night, round_plan
 
 from nightbatch.adapters.ledger_sql import SqlLedger
 from nightbatch.adapters.ledger_types import Usd, rounded_up, usd_sum
+from nightbatch.core.budget import Budget, BudgetKind
 from nightbatch.core.ids import ShardRef
 from nightbatch.core.money import Cost
-from nightbatch.errors import BudgetExceeded, StaleAttempt
+from nightbatch.errors import BudgetExceeded, BudgetTaken, StaleAttempt
 
 pytest_plugins = ["tests.servers"]
 
 amounts = st.decimals(min_value=0, max_value=20, places=9)
 signed = st.decimals(min_value=-999_999_999, max_value=999_999_999, places=9)
 numbers = count()
+TODAY = date(2026, 11, 15)
+"""20 days later it is December."""
 
 
 @cache
@@ -31,8 +37,21 @@ def shared_ledger() -> SqlLedger:
     return SqlLedger.open_or_migrate("sqlite://")
 
 
+@dataclass
+class Charge:
+    """What one attempt holds or has cost, and to which run, account and day it belongs."""
+
+    run: str
+    job: str
+    account: str
+    day: date
+    usd: Decimal
+    debt: Decimal = Decimal(0)
+    """How much of it nobody was asked about: a batch that turned up late, or a cost above its reserve."""
+
+
 class MoneyMachine(RuleBasedStateMachine):
-    """One run, one budget, any order of steps; the model is a dict of what each attempt holds or has cost."""
+    """Two jobs with two runs each, two accounts, four days, every kind of budget, and any order of steps."""
 
     sealed: Bundle[Any] = Bundle("sealed")
     begun: Bundle[Any] = Bundle("begun")
@@ -41,95 +60,129 @@ class MoneyMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.ledger = shared_ledger()
-        self.run = self.ledger.open_run(f"job-{next(numbers)}", NIGHT, now=NOW).run
-        self.rounds = 0
-        self.reserved: dict[int, Decimal] = {}
-        self.actual: dict[ShardRef, Decimal] = {}
+        self.number = next(numbers)
+        self.jobs = [f"job-{self.number}-{name}" for name in "ab"]
+        self.runs = {self.ledger.open_run(job, night(day), now=NOW).run: job for job in self.jobs for day in (0, 1)}
+        self.rounds = Counter[str]()
+        self.charges: dict[int, Charge] = {}
+        self.settled: set[int] = set()
+        self.amounts: dict[BudgetKind, Decimal] = {}
 
-    @initialize(budget=amounts)
-    def start(self, budget: Decimal) -> None:
-        self.budget = budget
+    @initialize(amounts=st.fixed_dictionaries({}, optional=dict.fromkeys(BudgetKind, amounts)))
+    def start(self, amounts: dict[BudgetKind, Decimal]) -> None:
+        self.amounts = amounts
 
-    @rule(target=sealed)
-    def seal(self) -> Any:
-        plan = self.ledger.seal(round_plan(self.run, round_=self.rounds), now=NOW)
-        self.rounds += 1
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        return tuple(Budget(kind, usd) for kind, usd in self.amounts.items())
+
+    @rule(target=sealed, number=st.integers(0, 3))
+    def seal(self, number: int) -> Any:
+        run = list(self.runs)[number]
+        plan = self.ledger.seal(round_plan(run, round_=self.rounds[run]), now=NOW)
+        self.rounds[run] += 1
         return plan.shards[0].ref
 
-    @rule(ref=sealed, usd=amounts)
-    def begin_blindly(self, ref: ShardRef, usd: Decimal) -> None:
-        """Without a look: refused unless the shard happens to be sealed and new."""
+    @rule(target=begun, ref=sealed, usd=amounts, account=st.sampled_from("xy"), days=st.sampled_from([0, 1, 20, 21]))
+    def begin(self, ref: ShardRef, usd: Decimal, account: str, days: int) -> Any:
         shard = self.ledger.shard(ref)
-        if shard.state != "sealed" or shard.attempts:
-            try:
-                self.ledger.begin(intent(ref, reserve_usd=usd, budget_usd=self.budget), now=NOW)
-            except StaleAttempt:
-                return
-            raise AssertionError("began a shard that somebody else had begun")
-
-    @rule(target=begun, ref=sealed, usd=amounts)
-    def begin(self, ref: ShardRef, usd: Decimal) -> Any:
-        shard = self.ledger.shard(ref)
-        wanted = intent(ref, expected_attempts=shard.attempts, reserve_usd=usd, budget_usd=self.budget)
-        fits = self.exposure + usd <= self.budget
+        charge = Charge(ref.run, self.runs[ref.run], f"{account}-{self.number}", TODAY + timedelta(days=days), usd)
+        wanted = intent(
+            ref,
+            expected_attempts=shard.attempts,
+            reserve_usd=usd,
+            account=charge.account,
+            day=charge.day,
+            budgets=self.budgets,
+        )
         try:
             attempt = self.ledger.begin(wanted, now=NOW)
         except BudgetExceeded:
-            assert not fits
+            assert any(self.billed(budget, charge) + usd > budget.usd for budget in self.budgets)
+            return None
+        except BudgetTaken:
+            assert all(self.billed(budget, charge) + usd <= budget.usd for budget in self.budgets)
+            assert any(self.exposure(budget, charge) + usd > budget.usd for budget in self.budgets)
             return None
         except StaleAttempt:
             assert shard.state != "sealed"
             return None
-        assert fits
-        self.reserved[attempt.attempt_id] = usd
-        return attempt
+        assert all(self.exposure(budget, charge) + usd <= budget.usd for budget in self.budgets)
+        self.charges[attempt.attempt_id] = charge
+        return attempt, charge
 
-    @rule(attempt=begun, outcome=st.sampled_from(["absent", "refused", "lost"]))
-    def end(self, attempt: Any, outcome: Any) -> None:
-        if attempt is None:
+    @rule(begun=begun, outcome=st.sampled_from(["absent", "refused", "lost"]))
+    def end(self, begun: Any, outcome: Any) -> None:
+        if begun is None:
             return
+        attempt, _ = begun
         try:
             self.ledger.end_attempt(attempt.attempt_id, outcome, reason="", retry_at=None, now=NOW)
         except StaleAttempt:
             return
-        self.reserved.pop(attempt.attempt_id, None)
+        self.charges.pop(attempt.attempt_id, None)
 
-    @rule(target=stored, attempt=begun)
-    def open_and_store(self, attempt: Any) -> Any:
-        """Only what is reserved: a batch that turns up after its end is reserved again, and tested elsewhere."""
-        if attempt is None or attempt.attempt_id not in self.reserved:
+    @rule(target=stored, begun=begun)
+    def open_and_store(self, begun: Any) -> Any:
+        """Also of an attempt that was taken for absent: its reserve is a debt then."""
+        if begun is None:
             return None
+        attempt, charge = begun
         try:
-            self.ledger.note_open(attempt.attempt_id, batch(f"batch-{attempt.attempt_id}"), now=NOW)
+            turned_up = self.ledger.note_open(attempt.attempt_id, batch(f"batch-{attempt.attempt_id}"), now=NOW)
+            if turned_up:
+                self.charges[attempt.attempt_id] = replace(charge, debt=charge.usd)
             self.ledger.note_stored(attempt.attempt_id, ["a"], ["b"], now=NOW)
         except StaleAttempt:
             return None
         return attempt
 
-    @rule(attempt=stored, share=st.decimals(min_value=0, max_value=1, places=3), times=st.integers(1, 2))
+    @rule(attempt=stored, share=st.decimals(min_value=0, max_value="1.2", places=3), times=st.integers(1, 2))
     def collect(self, attempt: Any, share: Decimal, times: int) -> None:
         if attempt is None:
             return
         usd = (attempt.reserved_usd * share).quantize(Decimal("1e-9"))
         for _ in range(times):
             self.ledger.note_collected(attempt.ref, verdicts_name="v", counts={}, cost=Cost(batch_usd=usd), now=NOW)
-        if self.reserved.pop(attempt.attempt_id, None) is not None:
-            self.actual[attempt.ref] = usd
+        if attempt.attempt_id not in self.settled:
+            self.settled.add(attempt.attempt_id)
+            charge = self.charges[attempt.attempt_id]
+            charge.debt += max(usd - charge.usd, Decimal(0))
+            charge.usd = usd
 
-    @property
-    def exposure(self) -> Decimal:
-        return sum([*self.reserved.values(), *self.actual.values()], Decimal(0))
+    def counted(self, budget: Budget, like: Charge) -> list[tuple[int, Charge]]:
+        """Give the charges that a budget counts together with this one."""
+        days = budget.days(like.day)
+        names = {BudgetKind.RUN: "run", BudgetKind.ACCOUNT_MONTH: "account"}
+        name = names.get(budget.kind, "job")
+        return [
+            (attempt_id, charge)
+            for attempt_id, charge in self.charges.items()
+            if getattr(charge, name) == getattr(like, name) and (days is None or days[0] <= charge.day < days[1])
+        ]
+
+    def exposure(self, budget: Budget, like: Charge) -> Decimal:
+        return sum((charge.usd for _, charge in self.counted(budget, like)), Decimal(0))
+
+    def billed(self, budget: Budget, like: Charge) -> Decimal:
+        counted = self.counted(budget, like)
+        return sum((charge.usd for attempt_id, charge in counted if attempt_id in self.settled), Decimal(0))
 
     @invariant()
     def the_ledger_says_what_the_model_says(self) -> None:
-        assert self.ledger.spent(self.run) == (
-            sum(self.reserved.values(), Decimal(0)),
-            sum(self.actual.values(), Decimal(0)),
-        )
+        for run in self.runs:
+            held = [(i in self.settled, charge.usd) for i, charge in self.charges.items() if charge.run == run]
+            reserved = sum((usd for is_settled, usd in held if not is_settled), Decimal(0))
+            actual = sum((usd for is_settled, usd in held if is_settled), Decimal(0))
+            assert self.ledger.spent(run) == (reserved, actual)
 
     @invariant()
     def the_wall_stands(self) -> None:
-        assert sum(self.ledger.spent(self.run)) <= getattr(self, "budget", Decimal(0))
+        """Only what nobody was asked about may be above it."""
+        for budget in self.budgets:
+            for charge in self.charges.values():
+                debts = sum((one.debt for _, one in self.counted(budget, charge)), Decimal(0))
+                assert self.exposure(budget, charge) <= budget.usd + debts
 
 
 TestMoney = MoneyMachine.TestCase

@@ -1,16 +1,18 @@
 """Many threads and processes at one ledger: whoever wins, the books are right and nothing is sent twice."""
 
 import multiprocessing
+import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from tests.adapters.ledger_builders import (
     COST,
     NIGHT,
@@ -26,10 +28,14 @@ from tests.adapters.ledger_builders import (
 )
 
 from nightbatch.adapters.ledger_sql import SqlLedger
+from nightbatch.adapters.ledger_tables import money
+from nightbatch.adapters.ledger_types import usd_sum
+from nightbatch.core.budget import Budget, BudgetKind
 from nightbatch.core.ids import ShardRef
+from nightbatch.core.money import Cost
 from nightbatch.core.shard import ShardState
 from nightbatch.core.window import Window
-from nightbatch.errors import BudgetExceeded, MustWait, NightbatchError, RunOverlaps, StaleAttempt
+from nightbatch.errors import BudgetTaken, MustWait, NightbatchError, RunOverlaps, StaleAttempt
 from nightbatch.ports import PendingFile
 
 pytest_plugins = ["tests.servers"]
@@ -78,7 +84,7 @@ def test_twenty_threads_do_not_break_one_budget(ledger: SqlLedger) -> None:
 
     results = at_once(*(lambda number=number: begin(number) for number in range(THREADS)))
 
-    assert kinds(results) == {BudgetExceeded: THREADS - 7}
+    assert kinds(results) == {BudgetTaken: THREADS - 7}
     assert ledger.spent(run) == (7, 0)
     assert Counter(shard.attempts for shard in ledger.shards(run)) == {1: 7, 0: THREADS - 7}
 
@@ -105,8 +111,63 @@ def test_three_processes_do_not_break_one_budget_nor_begin_a_shard_twice(url: st
 
     assert results["Attempt"] == 7
     assert results["StaleAttempt"] == 7 * 2
-    assert results["BudgetExceeded"] == 3
+    assert results["BudgetTaken"] == 3
     assert ledger.spent(run) == (7, 0)
+
+
+ACCOUNT_USD, DAY_USD = USD("5"), USD("3.2")
+
+
+def work_off(url: str, refs: Sequence[ShardRef], seed: int) -> Counter[str]:
+    """What one process does: begin shards of all jobs in an order of its own, and let half of them end, until done."""
+    ledger, chance, seen = SqlLedger.open_or_migrate(url), random.Random(seed), Counter[str]()
+    budgets = (Budget(BudgetKind.JOB_DAY, DAY_USD), Budget(BudgetKind.ACCOUNT_MONTH, ACCOUNT_USD))
+    for ref in chance.sample(list(refs), len(refs)) * 2:
+        shard = ledger.shard(ref)
+        wanted = intent(ref, expected_attempts=shard.attempts, budgets=budgets, reserve_usd=USD("0.7"))
+        try:
+            attempt = ledger.begin(wanted, now=NOW)
+        except NightbatchError as error:
+            seen[type(error).__name__] += 1
+            continue
+        seen["begun"] += 1
+        if chance.random() < 0.5:
+            ledger.end_attempt(attempt.attempt_id, "refused", reason="", retry_at=None, now=NOW)
+            continue
+        ledger.note_open(attempt.attempt_id, batch(f"batch-{attempt.attempt_id}"), now=NOW)
+        ledger.note_stored(attempt.attempt_id, [], [], now=NOW)
+        ledger.note_collected(ref, verdicts_name="v", counts={}, cost=Cost(batch_usd=USD("0.3")), now=NOW)
+    ledger.close()
+    return seen
+
+
+def test_processes_of_several_jobs_never_break_the_account_s_nor_a_job_s_budget(url: str, ledger: SqlLedger) -> None:
+    """Somebody looks at the books all the while: at no instant do they stand above a budget."""
+    runs = [
+        sealed_run(ledger, job=f"job-{job}", window=night(day), shards=6).run for job in range(3) for day in range(2)
+    ]
+    refs = [ShardRef(run, 0, number) for run in runs for number in range(6)]
+    looks: list[Counter[str]] = []
+
+    def look() -> None:
+        with ledger._database.read() as connection:
+            sums = connection.execute(sa.select(money.c.job, usd_sum(money.c.usd)).group_by(money.c.job))
+            looks.append(Counter(dict(map(tuple, sums))))
+
+    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(work_off, url, refs, seed) for seed in range(4)]
+        while not all(future.done() for future in futures):
+            look()
+            wait(futures, timeout=0.02)
+    look()
+
+    seen = sum((future.result() for future in futures), Counter[str]())
+    assert max(max(jobs.values(), default=0) for jobs in looks) <= DAY_USD
+    assert max(jobs.total() for jobs in looks) <= ACCOUNT_USD
+    # The wall was reached, and all that could be spent below it was.
+    assert seen["BudgetTaken"] + seen["BudgetExceeded"] > 0
+    assert looks[-1].total() > ACCOUNT_USD - USD("0.7")
+    assert sum(ledger.spent(run)[0] for run in runs) == 0
 
 
 def test_one_of_twenty_begins_a_shard(ledger: SqlLedger) -> None:
@@ -190,7 +251,7 @@ def test_a_batch_that_exists_wins_over_its_absence(ledger: SqlLedger) -> None:
         *(lambda step=step, attempt_id=attempt_id: step(attempt_id) for attempt_id in ids for step in (found, absent))
     )
 
-    assert [result for result in results[::2] if result is not None] == []
+    assert [result for result in results[::2] if not isinstance(result, bool)] == []
     assert {shard.state for shard in ledger.shards(run)} == {ShardState.OPEN}
     assert ledger.spent(run) == (10, 0)
 

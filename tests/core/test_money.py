@@ -84,6 +84,12 @@ def test_nothing_costs_nothing() -> None:
     assert total([]) == Cost(Usage(), ZERO, ZERO)
 
 
+@given(st.binary(max_size=300))
+def test_a_vocabulary_of_bytes_never_makes_more_tokens_than_the_bound(text: bytes) -> None:
+    """The worst that one can do is a token for each byte; rare characters come to 0.99 (ADR 13)."""
+    assert tokens_bound(len(text)) >= len(list(text))
+
+
 @given(st.integers(0, 10**9), st.integers(0, 10**9))
 def test_a_longer_text_never_has_a_smaller_bound(one: int, other: int) -> None:
     assert tokens_bound(min(one, other)) <= tokens_bound(max(one, other))

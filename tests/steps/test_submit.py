@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from datetime import date, timedelta
+from decimal import Decimal
+
 import pytest
 
+from nightbatch import flow
+from nightbatch.adapters.memory import StaticPrices
+from nightbatch.core.money import Price, Rate
 from nightbatch.core.shard import ShardState
 from nightbatch.errors import (
     AccountTrouble,
     CreateUnclear,
+    JobInvalid,
     PlanChanged,
     ProviderBusy,
     QueueFull,
     RequestRefused,
     StorageUnavailable,
 )
+from nightbatch.steps.budgets import day_of, worst_case
 from nightbatch.steps.outcome import Moved, Waiting
 from nightbatch.steps.submit import batch_note, submit
-from tests.memory_stack import job_of
+from nightbatch.steps.wait import wait
+from tests.memory_stack import NIGHT, RATE, job_of
 from tests.steps.shards import again, sealed, stack_of
 
 
@@ -124,6 +133,82 @@ def test_a_shard_over_the_budget_is_held() -> None:
 
     shard = again(stack, shard.plan.ref)
     assert (shard.state, shard.held_reason, stack.vendor.batches) == (ShardState.HELD, "budget", {})
+    assert shard.problem.startswith("budget_usd is 0.0000 USD; in this run 0.0000 are spent")
+
+
+def test_a_shard_that_fits_once_others_end_waits_and_says_for_what() -> None:
+    stack = stack_of(6)
+    stack.provider.ends_at_once = False
+    plan = flow.prepare(stack.ports(), job_of(budget_day_usd="0.0022"), NIGHT)
+    first, second = (stack.ledger.shard(shard.ref) for shard in plan.shards)
+    job = flow.sealed_job(stack.ports(), plan.run)
+    assert first.plan.worst_usd < job.budget_day_usd < first.plan.worst_usd * 2
+    assert submit(stack.ports(), job, first) == Moved()
+
+    outcome = submit(stack.ports(), job, second)
+
+    assert isinstance(outcome, Waiting)
+    assert outcome.until - stack.clock.now() == timedelta(seconds=60)
+    waiting = again(stack, second.plan.ref)
+    assert (waiting.state, waiting.attempts) == (ShardState.SEALED, 0)
+    assert waiting.waits_for.startswith("budget_day_usd is 0.0022 USD; on 2026-11-21 0.0000 are spent")
+    wait(stack.ports(), again(stack, first.plan.ref))
+    stack.provider.ends_at_once = True
+    flow.advance(stack.ports(), job, first.plan.ref)
+    assert submit(stack.ports(), job, second) == Moved()
+
+
+@pytest.mark.parametrize(("zone", "day"), [("UTC", 21), ("America/Los_Angeles", 20), ("Asia/Tokyo", 21)])
+def test_a_charge_belongs_to_the_day_in_the_job_s_time_zone(zone: str, day: int) -> None:
+    stack = stack_of(1)
+
+    assert day_of(job_of(timezone=zone), stack.clock.now()) == date(2026, 11, day)
+
+
+def test_the_reserve_is_at_today_s_price_where_that_is_dearer() -> None:
+    stack = stack_of(1)
+    job = job_of(budget_usd="1")
+    shard = sealed(stack, job)
+    dearer, cheaper = (
+        Price(Rate(RATE.input_usd * by, RATE.output_usd * by, RATE.cached_usd, RATE.input_usd * by, "t"), None)
+        for by in (3, Decimal("0.1"))
+    )
+
+    worst = {
+        name: worst_case(
+            stack.ports(prices=StaticPrices({("openai", "echo-1"): price})), job, shard.plan, stack.provider
+        )
+        for name, price in (("dearer", dearer), ("cheaper", cheaper))
+    }
+
+    assert worst == {"dearer": shard.plan.worst_usd * 3, "cheaper": shard.plan.worst_usd}
+
+
+def test_a_price_that_nobody_knows_any_more_is_not_reserved_by() -> None:
+    stack = stack_of(1)
+    job = job_of(budget_usd="1")
+    shard = sealed(stack, job)
+
+    with pytest.raises(JobInvalid, match="budget_usd cannot be kept"):
+        submit(stack.ports(prices=StaticPrices({})), job, shard)
+
+    assert stack.vendor.batches == {}
+
+
+def test_a_batch_that_turns_up_late_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    stack = stack_of(1)
+    shard = sealed(stack)
+    ports = stack.ports()
+
+    def thought_absent() -> None:
+        attempt = again(stack, shard.plan.ref).current
+        ports.ledger.end_attempt(attempt.attempt_id, "absent", reason="", retry_at=None, now=stack.clock.now())
+
+    stack.vendor.after_create = thought_absent
+    submit(ports, job_of(), shard)
+
+    assert again(stack, shard.plan.ref).state is ShardState.OPEN
+    assert "reserved again, even where that is more than a budget leaves" in caplog.text
 
 
 def test_an_id_is_kept_although_the_store_is_away_for_a_while() -> None:

@@ -73,16 +73,16 @@ def note_sending(connection: sa.Connection, attempt_id: int) -> None:
     _change(connection, attempt, state="sending")
 
 
-def note_open(connection: sa.Connection, attempt_id: int, state: BatchState, *, now: datetime) -> None:
+def note_open(connection: sa.Connection, attempt_id: int, state: BatchState, *, now: datetime) -> bool:
     """
-    Record the batch id; see the port.
+    Record the batch id, and say whether it had been thought absent; see the port.
 
     A batch that turns up after its attempt was taken for absent is still adopted as long as nobody has begun
     again: it was paid, so its answers are used, and its worst case is reserved again.
     """
     shard, attempt = _lock(connection, attempt_id)
     if attempt.batch_id == state.batch_id and attempt.state in ("open", "ended"):
-        return
+        return False
     _check_owner(connection, attempt, state.batch_id)
     turned_up = attempt.state == "absent" and _is_untouched(shard, attempt)
     if attempt.state not in ("intent", "sending") and not turned_up:
@@ -90,6 +90,7 @@ def note_open(connection: sa.Connection, attempt_id: int, state: BatchState, *, 
     if turned_up:
         ledger_money.take_back_release(connection, attempt_id)
     found = {
+        **({"turned_up_utc": now} if turned_up else {}),
         "batch_id": state.batch_id,
         "created_utc": state.created_utc or now,
         "last_seen_utc": now,
@@ -102,6 +103,7 @@ def note_open(connection: sa.Connection, attempt_id: int, state: BatchState, *, 
         raise _owned_by(attempt, state.batch_id, owner="another shard, a moment ago") from error
     claimed = {"current_attempt": attempt.number, "not_before_utc": None}
     move(connection, ref_of(attempt), ShardState.OPEN, now=now, **claimed)
+    return turned_up
 
 
 def _is_untouched(shard: AnyRow, attempt: AnyRow) -> bool:
@@ -176,6 +178,14 @@ def hold(connection: sa.Connection, ref: ShardRef, reason: str, *, problem: str,
         raise StaleAttempt(str(ref), expected="sealed", found=shard.state)
     if (shard.state, shard.held_reason) != (ShardState.HELD, reason):
         move(connection, ref, ShardState.HELD, now=now, **_held(reason, problem))
+
+
+def note_waiting(connection: sa.Connection, ref: ShardRef, waits_for: str, *, now: datetime) -> None:
+    """Write down what a sealed shard waits for; see the port."""
+    lock_run(connection, ref.run)
+    shard = lock_shard(connection, ref)
+    if shard.state == ShardState.SEALED and shard.waits_for != waits_for:
+        move(connection, ref, ShardState.SEALED, now=now, waits_for=waits_for)
 
 
 def note_stored(

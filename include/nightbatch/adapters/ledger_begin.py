@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from nightbatch.adapters import ledger_money
 from nightbatch.adapters.ledger_engine import insert_absent
-from nightbatch.adapters.ledger_runs import lock_run
+from nightbatch.adapters.ledger_runs import lock_job, lock_run
 from nightbatch.adapters.ledger_shards import attempt_of, lock_shard, move, of_shard, ref_of
 from nightbatch.adapters.ledger_tables import accounts, attempts, runs
 from nightbatch.adapters.ledger_types import AnyRow, rounded_up
@@ -25,12 +25,13 @@ def begin(connection: sa.Connection, intent: Intent, *, now: datetime) -> Attemp
     """Claim a shard, write the intent and reserve the worst case; see the port."""
     ref = intent.ref
     _lock_account(connection, intent)
+    if ledger_money.counts_a_job(intent.budgets):
+        lock_job(connection, ref.run)
     run = lock_run(connection, ref.run)
     shard = lock_shard(connection, ref)
     _check_turn(connection, run, shard, intent, now=now)
     reserve_usd = rounded_up(intent.reserve_usd)
-    if intent.budget_usd is not None:
-        ledger_money.check_budget(connection, ref.run, needed_usd=reserve_usd, budget_usd=intent.budget_usd)
+    ledger_money.check_budgets(connection, intent, job=run.job, needed_usd=reserve_usd, now=now)
     number = shard.attempts + 1
     send_deadline = now + intent.send_for
     values: dict[str, Any] = {
@@ -53,8 +54,8 @@ def begin(connection: sa.Connection, intent: Intent, *, now: datetime) -> Attemp
     if not insert_absent(connection, attempts, **values):
         raise _rival(connection, intent, rows=shard.rows, now=now)
     row = connection.execute(sa.select(attempts).where(of_shard(ref), attempts.c.number == number)).one()
-    ledger_money.reserve(connection, row.attempt_id, reserve_usd, now=now)
-    claimed = {"attempts": number, "current_attempt": number, "not_before_utc": None}
+    ledger_money.reserve(connection, row.attempt_id, reserve_usd, day=intent.day, now=now)
+    claimed = {"attempts": number, "current_attempt": number, "not_before_utc": None, "waits_for": ""}
     move(connection, ref, ShardState.SUBMITTING, now=now, **claimed)
     return attempt_of(row._mapping)
 

@@ -103,6 +103,14 @@ def _run_of(row: AnyRow) -> Run:
     )
 
 
+def lock_job(connection: sa.Connection, run: str) -> None:
+    """Make this the only transaction that reserves for the job of a run. Raises LookupError."""
+    job = connection.execute(sa.select(runs.c.job).where(runs.c.run == run)).scalar()
+    if job is None:
+        raise LookupError(f"there is no run {run} in this ledger")
+    connection.execute(sa.select(jobs).where(jobs.c.job == job).with_for_update(key_share=True)).one()
+
+
 def lock_run(connection: sa.Connection, name: str) -> AnyRow:
     """Make this the only transaction that changes the run, its rounds or its money. Raises LookupError."""
     row = connection.execute(sa.select(runs).where(runs.c.run == name).with_for_update(key_share=True)).first()

@@ -61,6 +61,7 @@ _PLAIN_ATTEMPT = (
     "created_utc",
     "last_seen_utc",
     "vendor_status",
+    "turned_up_utc",
     "gone_since_utc",
     "vendor_files_deleted_utc",
 )
@@ -129,6 +130,7 @@ def _shard_of(row: AnyRow) -> Shard:
         rates=row.rates or {},
         merged=row.merged,
         held_reason=row.held_reason,
+        waits_for=row.waits_for,
         taken_by_round=row.taken_by_round,
         problem=row.problem,
     )

@@ -36,7 +36,7 @@ class SqlLedger(Tidying):
     """
     The ledger of the port, over SQL. Open it with `open` or `open_or_migrate`; it may be shared by threads.
 
-    Rows are locked in one order (job, run, shard, attempt), so transactions wait for each other but never
+    Rows are locked in one order (account, job, run, shard, attempt), so transactions wait for each other but never
     in a circle.
     """
 
@@ -143,10 +143,10 @@ class SqlLedger(Tidying):
         with self._database.write() as connection:
             ledger_attempts.note_sending(connection, attempt_id)
 
-    def note_open(self, attempt_id: int, state: BatchState, *, now: datetime) -> None:
+    def note_open(self, attempt_id: int, state: BatchState, *, now: datetime) -> bool:
         """Record the batch id: the shard is open. Raises StaleAttempt where it belongs to another attempt."""
         with self._database.write() as connection:
-            ledger_attempts.note_open(connection, attempt_id, state, now=now)
+            return ledger_attempts.note_open(connection, attempt_id, state, now=now)
 
     def note_seen(self, attempt_id: int, state: BatchState, *, now: datetime) -> None:
         """Record what a look at the batch saw."""
@@ -173,6 +173,11 @@ class SqlLedger(Tidying):
         """Set a shard that is not under way aside: its rows are pending for `reason`."""
         with self._database.write() as connection:
             ledger_attempts.hold(connection, ref, reason, problem=problem, now=now)
+
+    def note_waiting(self, ref: ShardRef, waits_for: str, *, now: datetime) -> None:
+        """Write down, for people, what a sealed shard waits for."""
+        with self._database.write() as connection:
+            ledger_attempts.note_waiting(connection, ref, waits_for, now=now)
 
     def note_stored(self, attempt_id: int, raw_names: Sequence[str], hashes: Sequence[str], *, now: datetime) -> None:
         """Record that the raw results are in the store, with their SHA-256."""

@@ -100,6 +100,7 @@ shards = sa.Table(
     _text("prompt_version", default=""),
     _text("problem_kind", default=""),
     _text("problem", default=""),
+    _text("waits_for", default=""),
     sa.ForeignKeyConstraint(["run", "round"], ["nb_rounds.run", "nb_rounds.round"], name="nb_shards_round_fkey"),
 )
 
@@ -131,6 +132,7 @@ attempts = sa.Table(
     _text("end_reason", default=""),
     _text("model", default=""),
     _count("queue_tokens"),
+    sa.Column("turned_up_utc", UtcTime),
     sa.Column("vendor_usage", sa.JSON(none_as_null=True)),
     sa.Column("result_files", sa.JSON(none_as_null=True)),
     sa.Column("vendor_files_deleted_utc", UtcTime),
@@ -171,6 +173,7 @@ money = sa.Table(
     sa.UniqueConstraint("attempt_id", "kind", name="nb_money_kind_key"),
     sa.Index("nb_money_run_idx", "run"),
     sa.Index("nb_money_day_idx", "day", "job"),
+    sa.Index("nb_money_account_idx", "provider", "account", "day"),
 )
 
 pending = sa.Table(

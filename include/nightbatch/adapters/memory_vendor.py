@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Literal
 
 from nightbatch.core.batch import BatchState, BatchStatus
@@ -126,6 +127,7 @@ class MemoryProvider:
     name: str = "memory"
     limits: Limits = Limits(max_rows=50_000, max_bytes=200_000_000)
     endpoints: tuple[Endpoint, ...] = (Endpoint.CHAT,)
+    budget_month_usd: Decimal | None = None
     found_by: Literal["label", "count"] = "label"
     ends_at_once: bool = True
 

@@ -102,7 +102,8 @@ def outlet(job: Job) -> Asset:
 def doc(job: Job) -> str:
     """Write the Dag's page in the UI: what it does, and what to do when it is red."""
     models = ", then ".join(f"`{model.model}` ({model.provider})" for model in job.models)
-    budget = f"{job.budget_usd} USD a run" if job.budget_usd is not None else "none"
+    amounts = ((job.budget_usd, "a run"), (job.budget_day_usd, "a day"), (job.budget_month_usd, "a month"))
+    budget = ", ".join(f"{amount} USD {span}" for amount, span in amounts if amount is not None) or "none"
     return f"""### {job.name}
 
 {job.description or "A nightbatch job."}

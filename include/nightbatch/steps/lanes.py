@@ -45,7 +45,12 @@ def open_lane(ports: Ports, job: Job, choice: int, *, max_output_tokens: int | N
     model = job.models[choice]
     provider = ports.provider(model.provider, model.connection)
     spec = job.request_spec(choice, max_output_tokens=max_output_tokens)
-    price = known_price(ports.prices, job, choice, at=ports.clock.now())
+    has_budget = provider.budget_month_usd is not None
+    if has_budget and spec.max_output_tokens is None and spec.endpoint is not Endpoint.EMBEDDINGS:
+        problem = "the account has a budget, and it cannot be kept without a cap on output tokens"
+        remedy = "Set max_output_tokens, like 300."
+        raise JobInvalid(job.name, [Problem(f"models.{choice}.max_output_tokens", problem, remedy)])
+    price = known_price(ports.prices, job, choice, at=ports.clock.now(), has_budget=has_budget)
     return OpenLane(
         choice=choice,
         name=model.provider,
@@ -67,16 +72,21 @@ def packing_lane(ports: Ports, job: Job, choice: int, *, max_output_tokens: int 
     return replace(lane, experience=ports.ledger.experience(job.name, lane.name, lane.spec.model))
 
 
-def known_price(prices: Prices, job: Job, choice: int, *, at: datetime) -> Price:
-    """Give the price of a model; a job with a budget must have one, since a wall of unknown height is none."""
+def known_price(prices: Prices, job: Job, choice: int, *, at: datetime, has_budget: bool = False) -> Price:
+    """
+    Give the price of a model; where a budget is to be kept it must be known, since a wall of unknown height is none.
+
+    `has_budget` says whether the account has one, beside those of the job.
+    """
     model = job.models[choice]
     price = prices.price(model.provider, model.model, at=at)
-    if price.batch is None and job.budget_usd is not None:
+    if price.batch is None and (job.budget_keys or has_budget):
+        key = job.budget_keys[0] if job.budget_keys else "the account's budget_month_usd"
         problem = Problem(
             f"models.{choice}.model",
             f"the batch price of {model.provider} {model.model} is not known ({price.note or 'no entry'}), "
-            "so budget_usd cannot be kept",
-            "Add the price to the override table, or remove budget_usd.",
+            f"so {key} cannot be kept",
+            "Add the price to the override table, or remove the budget.",
         )
         raise JobInvalid(job.name, [problem])
     return price

@@ -13,7 +13,7 @@ from nightbatch.ports import Attempt, Ports, Provider, Shard
 
 from .account import check_account
 from .outcome import Moved, Outcome, Waiting
-from .submit import batch_note, keep_id, label_of
+from .submit import batch_note, keep_id, label_of, late_words
 
 log = logger(__name__)
 
@@ -100,7 +100,8 @@ def _noted_id(ports: Ports, attempt: Attempt) -> str:
 
 def _adopt(ports: Ports, attempt: Attempt, state: BatchState) -> Outcome:
     try:
-        keep_id(ports, attempt, state)
+        if keep_id(ports, attempt, state):
+            log.error("submit: %s", late_words(attempt))
     except StaleAttempt as stale:
         # Looked at again after a pause, not at once: what stays so must not ask the vendor in circles.
         return Waiting(ports.clock.now() + timedelta(seconds=ports.settings.poll_from_s), str(stale))

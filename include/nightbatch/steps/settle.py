@@ -50,6 +50,12 @@ class Books:
     output_tokens: int = 0
     cached_tokens: int = 0
     reserved_usd: Decimal = Decimal(0)
+    above_reserve: int = 0
+    """Shards that cost more than was reserved for them."""
+    above_reserve_usd: Decimal = Decimal(0)
+    """How much more, together."""
+    turned_up: int = 0
+    """Batches that were thought absent and turned up, so that their worst case was reserved again."""
     cost_usd: Decimal = Decimal(0)
     realtime_usd: Decimal = Decimal(0)
     state: str = "open"
@@ -166,6 +172,7 @@ def _add_shards(books: Books, shards: Sequence[Shard]) -> None:
         books.merged += shard.merged
         if shard.current is not None and shard.current.batch_id is not None:
             books.batches += 1
+        _add_surprises(books, shard)
         if not is_done(shard):
             books.in_flight += shard.plan.rows
         elif shard.taken_by_round is None:
@@ -173,6 +180,16 @@ def _add_shards(books: Books, shards: Sequence[Shard]) -> None:
     cost = total(shard.cost for shard in shards)
     books.odd = dict(odd)
     _add_cost(books, cost)
+
+
+def _add_surprises(books: Books, shard: Shard) -> None:
+    """Note what went past a budget."""
+    if shard.current is not None:
+        over_usd = shard.cost.batch_usd - shard.current.reserved_usd
+        if over_usd > 0:
+            books.above_reserve += 1
+            books.above_reserve_usd += over_usd
+        books.turned_up += shard.current.turned_up_utc is not None
 
 
 def _add_cost(books: Books, cost: Cost) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 from nightbatch.core.batch import BatchState
@@ -14,6 +14,7 @@ from nightbatch.core.verdict import Reason
 from nightbatch.errors import (
     AccountTrouble,
     BudgetExceeded,
+    BudgetTaken,
     CreateUnclear,
     MustWait,
     NightbatchError,
@@ -28,6 +29,7 @@ from nightbatch.job import Job
 from nightbatch.logs import about, logger
 from nightbatch.ports import Attempt, Intent, Ports, Provider, Shard, Store
 
+from .budgets import budgets_of, day_of, worst_case
 from .outcome import Moved, Outcome, Waiting
 
 log = logger(__name__)
@@ -47,13 +49,16 @@ def submit(ports: Ports, job: Job, shard: Shard) -> Outcome:
         return _hold(ports, shard, Reason.ACCOUNT, trouble)
     provider = ports.provider(plan.provider, plan.connection)
     try:
-        intent = _intent(ports, job, shard, provider)
+        intent = _intent(ports, job, shard, provider, now)
         _check_content(ports.store, shard)
         attempt = ports.ledger.begin(intent, now=now)
     except AccountTrouble as error:
         return _hold(ports, shard, Reason.ACCOUNT, str(error))
     except BudgetExceeded as error:
         return _hold(ports, shard, Reason.BUDGET, str(error))
+    except BudgetTaken as wait:
+        ports.ledger.note_waiting(plan.ref, wait.reason, now=now)
+        return Waiting(min(wait.until, now + timedelta(seconds=ports.settings.poll_to_s)), wait.reason)
     except MustWait as wait:
         return Waiting(wait.until, wait.reason)
     except StaleAttempt:
@@ -61,7 +66,7 @@ def submit(ports: Ports, job: Job, shard: Shard) -> Outcome:
     return _Sending(ports, job, shard, attempt, provider).go()
 
 
-def _intent(ports: Ports, job: Job, shard: Shard, provider: Provider) -> Intent:
+def _intent(ports: Ports, job: Job, shard: Shard, provider: Provider, now: datetime) -> Intent:
     settings = ports.settings
     upload_s = min(shard.plan.size_bytes / SLOWEST_BYTES_A_S, settings.request_timeout_s)
     return Intent(
@@ -69,12 +74,13 @@ def _intent(ports: Ports, job: Job, shard: Shard, provider: Provider) -> Intent:
         expected_attempts=shard.attempts,
         provider=shard.plan.provider,
         account=provider.account(),
-        reserve_usd=shard.plan.worst_usd,
-        budget_usd=job.budget_usd,
+        reserve_usd=worst_case(ports, job, shard.plan, provider),
+        day=day_of(job, now),
         # What must be uploaded first gets the time that its bytes need; else a slow line would send it for ever.
         send_for=timedelta(seconds=settings.send_deadline_s + upload_s),
         certain_after=timedelta(seconds=settings.request_timeout_s + settings.listing_lag_s),
         distinct_rows=provider.found_by == "count",
+        budgets=budgets_of(job, ports.ledger.run(shard.plan.ref.run), provider),
     )
 
 
@@ -135,7 +141,8 @@ class _Sending:
     def _keep(self, state: BatchState) -> Outcome:
         with about(batch=state.batch_id):
             try:
-                keep_id(self.ports, self.attempt, state)
+                if keep_id(self.ports, self.attempt, state):
+                    log.error("submit: %s", late_words(self.attempt))
             except StaleAttempt as stale:
                 log.error("submit: this batch was made too late, and may be billed beside another one: %s", stale)
                 return Moved()
@@ -192,9 +199,11 @@ class _Sending:
                 log.warning("submit: file %s stays at %s: %s", file_id, self.provider.name, error)
 
 
-def keep_id(ports: Ports, attempt: Attempt, state: BatchState) -> None:
+def keep_id(ports: Ports, attempt: Attempt, state: BatchState) -> bool:
     """
     Record a batch id in the store and in the ledger, and keep trying for two minutes: the money is spent.
+
+    Says whether the batch had been thought absent.
 
     Either place is enough for a successor; the vendor's listing is the third. A full store does not keep the id from
     the ledger.
@@ -219,6 +228,14 @@ def _is_noted(ports: Ports, attempt: Attempt, state: BatchState) -> bool:
         log.warning("submit: the batch id is not noted in the store: %s", error)
         return False
     return True
+
+
+def late_words(attempt: Attempt) -> str:
+    """Say what follows from a batch that was thought absent, and is there."""
+    return (
+        f"this batch had been thought absent; it is used, and its worst case of {attempt.reserved_usd:.4f} USD is "
+        "reserved again, even where that is more than a budget leaves. Nothing more is reserved until it fits again."
+    )
 
 
 def _hold(ports: Ports, shard: Shard, reason: Reason, problem: str) -> Outcome:

@@ -97,7 +97,7 @@ def batch_words(shard: Shard) -> str:
     """Name a shard's batch and its state."""
     attempt = shard.current
     if attempt is None or attempt.batch_id is None:
-        return f"{shard.plan.ref.name} ({shard.state}, no batch yet)"
+        return f"{shard.plan.ref.name} ({shard.waits_for or f'{shard.state}, no batch yet'})"
     return f"{shard.plan.ref.name} = {attempt.batch_id} at {attempt.provider} ({attempt.vendor_status or 'open'})"
 
 
@@ -175,5 +175,18 @@ def book_facts(books: Books) -> tuple[tuple[str, str], ...]:
         ("Dead letters", f"{books.dead_rows:,}" + (f" ({dead})" if dead else "")),
         ("Pending", f"{sum(books.pending.values()) + books.copies_pending:,}"),
         ("Batches", f"{books.batches:,}"),
+        *_surprises(books),
         ("Cost", f"{books.cost_usd:.4f} USD (real time: {books.realtime_usd:.4f} USD)"),
     )
+
+
+def _surprises(books: Books) -> tuple[tuple[str, str], ...]:
+    """Give what went past the worst case, for a run where something did."""
+    found = []
+    if books.above_reserve:
+        more = f"{books.above_reserve:,} shards cost {books.above_reserve_usd:.4f} USD more than their worst case"
+        found.append(("Above the reserve", f"{more}; it is booked, and counts in every budget"))
+    if books.turned_up:
+        late = f"{books.turned_up:,}, reserved again even where a budget left less"
+        found.append(("Batches thought absent that turned up", late))
+    return tuple(found)

@@ -38,6 +38,18 @@ def test_messages_come_back_as_they_went_in(name, system, user):
     assert json.loads(line)["custom_id"] == "nb_0_0_0_0_1"
 
 
+@pytest.mark.parametrize("name", KINDS)
+@given(system=TEXTS, user=TEXTS)
+def test_no_request_has_fewer_bytes_than_its_texts(name, system, user):
+    """The bound on input tokens is a token a byte of the request: no text may be shorter there than it is."""
+    spec, _ = rewrite.specs()[name]
+    system = "" if spec.endpoint is Endpoint.EMBEDDINGS else system
+
+    body = rewrite.encoder(spec).body(Messages(system, user))
+
+    assert len(body) >= len(system.encode()) + len(user.encode())
+
+
 def test_equal_parameters_in_another_order_make_equal_bytes():
     one, other = (
         rewrite.encoder(RequestSpec(Endpoint.CHAT, "m", max_output_tokens=1, params=params)).body(Messages("s", "u"))

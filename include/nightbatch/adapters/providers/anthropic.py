@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from nightbatch.adapters.providers.account_budget import month_budget
 from nightbatch.adapters.providers.anthropic_batches import Batch, Page, state_of
 from nightbatch.adapters.providers.anthropic_encoder import AnthropicEncoder
 from nightbatch.adapters.providers.anthropic_rows import parse_answer, parse_row
@@ -61,6 +62,7 @@ class AnthropicProvider:
 
     def __init__(self, connection: Connection, *, request_timeout_s: float) -> None:
         self._connection, self._request_timeout_s = connection, request_timeout_s
+        self.budget_month_usd = month_budget(connection)
         self._base_url = base_url(connection, client_kwargs="anthropic_client_kwargs", default=API).removesuffix("/v1")
         self._key = api_key(connection, client_kwargs="anthropic_client_kwargs", variable="ANTHROPIC_API_KEY")
 

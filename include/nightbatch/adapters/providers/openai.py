@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 import orjson
 
+from nightbatch.adapters.providers.account_budget import month_budget
 from nightbatch.adapters.providers.listing import DOING, listed
 from nightbatch.adapters.providers.openai_batches import Batch, File, Page, state_of
 from nightbatch.adapters.providers.openai_encoder import PATHS, OpenAIEncoder
@@ -58,6 +59,7 @@ class OpenAIProvider:
 
     def __init__(self, connection: Connection, *, request_timeout_s: float) -> None:
         self._connection, self._request_timeout_s = connection, request_timeout_s
+        self.budget_month_usd = month_budget(connection)
         self._base_url = base_url(connection, client_kwargs="openai_client_kwargs", default=API)
         self._key = api_key(connection, client_kwargs="openai_client_kwargs", variable="OPENAI_API_KEY")
 

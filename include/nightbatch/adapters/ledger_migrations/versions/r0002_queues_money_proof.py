@@ -15,6 +15,7 @@ depends_on = None
 def upgrade() -> None:
     """Add what is new; every column that an older library does not know has a default, so that it may go on."""
     _add_queues()
+    _add_budgets()
     _add_gates()
     _add_proof()
     _add_tidying()
@@ -66,6 +67,12 @@ def _add_queues() -> None:
         sa.Column("most", sa.BigInteger, nullable=False),
         sa.Column("learned_utc", UtcTime, nullable=False),
     )
+
+
+def _add_budgets() -> None:
+    op.add_column("nb_attempts", sa.Column("turned_up_utc", UtcTime))
+    op.add_column("nb_shards", sa.Column("waits_for", sa.Text, nullable=False, server_default=""))
+    op.create_index("nb_money_account_idx", "nb_money", ["provider", "account", "day"])
 
 
 def _add_gates() -> None:
