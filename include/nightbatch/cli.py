@@ -13,7 +13,6 @@ from nightbatch import cli_show as show
 from nightbatch.cli_check import JOBS, check_files, find_job
 from nightbatch.cli_costs import costs
 from nightbatch.cli_frame import (
-    EXIT_FAILED,
     EXIT_INVALID,
     From,
     JobPath,
@@ -28,8 +27,8 @@ from nightbatch.cli_frame import (
     window_of,
 )
 from nightbatch.cli_release import release
+from nightbatch.cli_retry import retry, run_to_the_end
 from nightbatch.cli_tidy import tidy
-from nightbatch.errors import DoesNotAddUp, RunFailed, RunIncomplete
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -120,13 +119,7 @@ def run(  # noqa: PLR0913 - one argument for each option
         window = window_of(start, end, now=now)
         asker = f"cli {now.isoformat()}" if force else ""
         options = flow.Options(limit=limit, model=model, refresh=refresh, force=asker)
-        try:
-            with progress.bars(quiet=as_json) as watch:
-                books = flow.run(ports, loaded, window, options, watch=watch)
-        except (RunIncomplete, RunFailed, DoesNotAddUp) as error:
-            show.bad_ending(flow.books_of(ports.ledger.run(error.run_id)), error, as_json=as_json)
-            raise typer.Exit(EXIT_FAILED) from None
-        show.books(books, as_json=as_json)
+        run_to_the_end(ports, loaded, window, options, as_json=as_json)
 
 
 @app.command()
@@ -144,6 +137,9 @@ def status(
             status_of.never_ran(job, sorted({run.job for run in ledger.runs(limit=1_000)}), as_json=as_json)
             return
         status_of.show(ledger, ledger.runs(job=job, limit=last), now=datetime.now(UTC), as_json=as_json)
+
+
+app.command()(retry)
 
 
 @app.command()

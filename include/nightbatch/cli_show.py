@@ -91,7 +91,7 @@ def estimate(job: Job, window: Window, found: Estimate, *, as_json: bool) -> Non
         print_json({"job": job.name, "window": str(window), **asdict(found)})
         return
     counts = found.counts
-    facts = (
+    told = (
         ("records", f"{counts.pulled:,} (and {counts.from_pending:,} pending from earlier runs)"),
         ("cannot wait / unchanged", f"{counts.not_deferrable:,} / {counts.unchanged:,}"),
         ("duplicates / bad records", f"{counts.duplicates:,} / {counts.unrenderable:,}"),
@@ -107,7 +107,7 @@ def estimate(job: Job, window: Window, found: Estimate, *, as_json: bool) -> Non
         ("price from", found.price_source),
         ("past estimates", _past_words(found.past)),
     )
-    _facts(f"{job.name}, {window}", facts)
+    facts(f"{job.name}, {window}", told)
 
 
 def _basis(found: Estimate) -> str:
@@ -140,12 +140,13 @@ def count(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
-def _facts(title: str, facts: Iterable[tuple[str, str]]) -> None:
+def facts(title: str, told: Iterable[tuple[str, str]]) -> None:
+    """Show a title and a table of labels and values."""
     # A title of the table's own would be folded to its width, and a run's name could not be copied whole.
     out = console()
     out.print(Text(title, style="bold"), soft_wrap=True)
     table = Table(show_header=False)
-    for name, value in facts:
+    for name, value in told:
         table.add_row(Text(name), Text(value))
     out.print(table)
 
@@ -202,7 +203,7 @@ def books(found: Books, *, as_json: bool) -> None:
         return
     from nightbatch.steps.tell import book_facts
 
-    _facts(f"{found.run}: {found.state}", [*book_facts(found), ("Time", f"{found.seconds:,.0f} s")])
+    facts(f"{found.run}: {found.state}", [*book_facts(found), ("Time", f"{found.seconds:,.0f} s")])
 
 
 def bad_ending(found: Books | None, problem: NightbatchError, *, as_json: bool) -> None:

@@ -54,6 +54,10 @@ def _status_facts(ledger: Ledger, run: Run, now: datetime) -> Iterator[tuple[str
     yield "rows", _rows(run, shards)
     yield "shards", _states(shards)
     yield "cost", usd(spent) + (f", at most {usd(reserved)} more" if reserved else "")
+    if run.books and run.state != "open":
+        from nightbatch.steps.tell import letter_facts
+
+        yield from ((name.lower(), words) for name, words in letter_facts(run.run, run.books.get("letters", ())))
     gate = ledger.gate(run.run, "canary")
     if run.state != "complete" and gate is not None and gate.state == "stopped":
         yield "waits for", f"a person: {'; '.join(gate.facts['breaches'])}"
@@ -120,7 +124,7 @@ def _next_action(run: Run, shards: Sequence[Shard]) -> str:
     if run.state == "incomplete":
         return "pending rows go with the job's next run; or run this window again"
     if run.state == "failed":
-        return "read the run's report, mend the cause, run the window again with --force"
+        return "read the run's report, mend the cause; then retry its dead letters, or run the window with --force"
     if any(shard.state in (ShardState.OPEN, ShardState.SUBMITTING) for shard in shards):
         return "wait; if no process runs it, run the window again"
     return "if no process runs it, run the window again"

@@ -23,6 +23,7 @@ NightbatchError
     ├── BatchVanished       the vendor no longer knows a batch that was paid
     ├── StagingRemoved      the run's files are past the job's retention
     ├── LedgerMismatch      the ledger is of another version
+    ├── NothingToRetry      no dead letter of the reasons asked for can be sent again
     ├── RunIncomplete       the run adds up, and rows are pending
     ├── RunFailed           the run broke a limit of the job
     └── DoesNotAddUp        the books do not balance
@@ -275,6 +276,14 @@ class LedgerMismatch(Terminal):
             f"the ledger is at version {found}; this nightbatch works with {expected}. "
             "Run `nightbatch migrate` with the newest installed version, or upgrade this one."
         )
+
+
+class NothingToRetry(Terminal):
+    """No dead letter of the reasons that were asked for can be sent again."""
+
+    def __init__(self, run_id: str, *, problem: str, remedy: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"run {run_id}: {problem}. Nothing was sent. {remedy}")
 
 
 class RunIncomplete(Terminal):

@@ -50,6 +50,7 @@ from nightbatch.steps.render import render
 from nightbatch.steps.resolve import resolve
 from nightbatch.steps.resume import Past, past_of, pending_for
 from nightbatch.steps.retry import bury, retry
+from nightbatch.steps.second_chance import Ask, pack_letters, plan_retry, seal_retry, was_heard
 from nightbatch.steps.seen import Seen, seen
 from nightbatch.steps.settle import Books, books_of, settle
 from nightbatch.steps.submit import submit
@@ -77,6 +78,8 @@ class Options:
     """Let the rows go that the canary of the window's last plan held back. The text names who asked."""
     deadline_utc: datetime | None = None
     """Replaces the job's deadline for this run."""
+    retry: Ask | None = None
+    """Send the window's dead letters again, and nothing else; reads no source."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +125,13 @@ def prepare(
     Pull, render and pack a window's records, and seal the plan.
 
     A window that has a sealed plan gives that plan and reads no source. One that ended incomplete gets a new
-    generation made of its pending rows alone. Raises RunOverlaps where another run holds the window.
+    generation made of its pending rows alone. With `retry`, dead letters get a new generation of their own, once.
+    Raises RunOverlaps where another run holds the window.
     """
     options = options or Options()
     job = with_model(job, options.model)
+    if options.retry is not None and not was_heard(ports.ledger, job.name, window, options.retry):
+        return _send_dead_again(ports, job, window, options.retry, options)
     past = past_of(ports.ledger, job.name, window, limit=options.limit, asker=options.force)
     if options.release:
         _release(ports, past, options.release)
@@ -151,6 +157,14 @@ def _release(ports: Ports, past: Past, by: str) -> None:
     latest = past.generations[-1] if past.generations else None
     if latest is not None and stopped(ports.ledger, latest.run):
         let_go(ports.ledger, latest, by=by, now=ports.clock.now())
+
+
+def _send_dead_again(ports: Ports, job: Job, window: Window, ask: Ask, options: Options) -> RoundPlan:
+    plan = plan_retry(ports, job, window, ask)
+    with about(job=job.name, run=plan.run):
+        sealed = seal_retry(ports, plan, deadline_utc=options.deadline_utc)
+        bury(ports, Job.from_json(sealed.facts["job"]), sealed)
+    return sealed
 
 
 def _close(ports: Ports, run: Run) -> None:
@@ -248,8 +262,11 @@ def look_ahead(ports: Ports, job: Job, window: Window, options: Options | None =
     """Say what a run would send and cost. Reads the source, keeps and sends nothing."""
     options = options or Options()
     job = with_model(job, options.model)
-    dry = replace(ports, store=_no_store(ports))
+    dry, past = replace(ports, store=_no_store(ports)), ports.ledger.past_estimates(job.name, limit=5)
     tally, lane = Tally(), packing_lane(ports, job, 0)
+    if options.retry is not None:
+        letters = pack_letters(dry, plan_retry(ports, job, window, options.retry))
+        return estimate(lane, letters.tally, letters.shards, past=past)
     run = Run("dry-run", job.name, window, 1, "open", ports.clock.now())
     filler = packing.ShardFiller(
         dry.store, lane, ledger="0" * 8, folder="dry-run", numbers=packing.numbers("dry-run", 0)
@@ -259,7 +276,7 @@ def look_ahead(ports: Ports, job: Job, window: Window, options: Options | None =
         pending = pending_for(ports.ledger, run, limit=options.limit)
         questions = _questions(ports, job, window, options.limit, pending, tally, lambda _: None)
         packed = packing.pack(questions, filler, dry.store, "dry-run", seen=memory, tally=tally)
-    return estimate(lane, tally, packed.shards, past=ports.ledger.past_estimates(job.name, limit=5))
+    return estimate(lane, tally, packed.shards, past=past)
 
 
 def _no_store(ports: Ports) -> Store:
@@ -433,7 +450,7 @@ def _prepare_when_free(ports: Ports, job: Job, window: Window, options: Options,
             return prepare(ports, job, window, options, watch=watch)
         except RunOverlaps as overlap:
             other = ports.ledger.run(overlap.other_run)
-            if other.window == window:
+            if other.window == window and options.retry is None:
                 # A first look at this very window, which nobody else may be finishing.
                 run(ports, job, window, Options(limit=int((other.plan or {})["limit"])), watch=watch)
                 continue
@@ -487,6 +504,7 @@ def _watch_deadline(ports: Ports, job: Job, run: str) -> None:
 
 
 __all__ = [
+    "Ask",
     "Estimate",
     "OpenLane",
     "Options",

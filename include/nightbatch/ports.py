@@ -177,10 +177,19 @@ class Sink(Protocol):
         """Create what is absent and check what is there. Raises BadSink, also for a table of another job."""
 
     def merge(self, context: SinkContext, part: str, batches: Iterable[pa.RecordBatch]) -> MergeCounts:
-        """Merge the answers of one part (a shard's name) atomically; the same part twice changes nothing."""
+        """
+        Merge the answers of one part (a shard's name) atomically; the same part twice changes nothing.
+
+        In the same step the keys' dead letters of this or an older window and generation are no longer to be seen.
+        """
 
     def bury(self, context: SinkContext, part: str, batches: Iterable[pa.RecordBatch]) -> int:
-        """Write dead letters (`DEAD_SCHEMA`), keyed by run and key; the same part twice changes nothing."""
+        """
+        Write dead letters (`DEAD_SCHEMA`), keyed by run and key; the same part twice changes nothing.
+
+        One whose key has an answer of this or a later window and generation stays out of sight: a round that is
+        buried again brings back nothing that was answered meanwhile.
+        """
 
     def known(self) -> Iterator[list[tuple[str, str, datetime]]]:
         """
@@ -563,6 +572,14 @@ class Ledger(Protocol):
 
         `takes`: shards whose bad rows go into this round (marked). `pending`: pending files this run takes over
         (claimed; raises StaleAttempt where another run was quicker). `leaves`: a pending file for a later run.
+        """
+
+    def open_sealed(self, plan: RoundPlan, *, job: str, window: Window, now: datetime) -> RoundPlan:
+        """
+        Open the next generation of a closed window together with its round 0, in one commit.
+
+        So there is never such a generation without its plan, which somebody else would make another one for. Raises
+        StaleAttempt where `plan.run` is not the next generation (any more), RunOverlaps as `open_run`.
         """
 
     def sealed(self, run: str, round_: int) -> RoundPlan | None:

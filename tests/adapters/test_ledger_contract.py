@@ -111,6 +111,39 @@ def test_force_makes_a_new_generation_but_never_of_an_open_run(ledger: SqlLedger
     assert ledger.open_run("job", NIGHT, now=LATER).generation == 2
 
 
+@pytest.mark.parametrize("state", ["complete", "failed", "incomplete"])
+def test_a_generation_can_be_opened_with_its_plan_in_one_step(ledger: SqlLedger, state: str) -> None:
+    first = sealed_run(ledger)
+    ledger.settle(first.run, state=state, books={}, now=LATER)
+    plan = round_plan(first.run[:-1] + "2", shards=2)
+
+    opened = ledger.open_sealed(plan, job="job", window=NIGHT, now=LATER)
+
+    assert opened == plan
+    run = ledger.run(plan.run)
+    assert (run.generation, run.state, run.plan) == (2, "open", plan.facts)
+    assert [shard.plan for shard in ledger.shards(plan.run)] == list(plan.shards)
+
+
+def test_a_generation_with_a_plan_takes_no_other_ones_place(ledger: SqlLedger) -> None:
+    first = sealed_run(ledger)
+    second, third = (round_plan(first.run[:-1] + str(number)) for number in (2, 3))
+    with pytest.raises(StaleAttempt):
+        ledger.open_sealed(second, job="job", window=NIGHT, now=LATER)
+    ledger.settle(first.run, state="complete", books={}, now=LATER)
+    with pytest.raises(StaleAttempt):
+        ledger.open_sealed(third, job="job", window=NIGHT, now=LATER)
+    assert [run.run for run in ledger.runs()] == [first.run]
+
+    ledger.open_sealed(second, job="job", window=NIGHT, now=LATER)
+
+    with pytest.raises(StaleAttempt):
+        ledger.open_sealed(second, job="job", window=NIGHT, now=LATER)
+    wide = Window(NIGHT.start, NIGHT.end + timedelta(days=1))
+    with pytest.raises(RunOverlaps):
+        ledger.open_sealed(round_plan("job/other/g1"), job="job", window=wide, now=LATER)
+
+
 @pytest.mark.parametrize("shift_hours", [-12, 12])
 def test_an_overlapping_run_waits_and_names_the_first(ledger: SqlLedger, shift_hours: int) -> None:
     first = ledger.open_run("job", NIGHT, now=NOW)

@@ -50,6 +50,15 @@ def open_run(connection: sa.Connection, job: str, window: Window, *, now: dateti
     return run(connection, name)
 
 
+def open_sealed(connection: sa.Connection, plan: RoundPlan, *, job: str, window: Window, now: datetime) -> RoundPlan:
+    """Open the next generation of a window with its plan; see the port."""
+    opened = open_run(connection, job, window, now=now, force=True)
+    if opened.run != plan.run or opened.plan is not None:
+        found = f"generation {opened.generation}, {opened.state}"
+        raise StaleAttempt(f"{plan.run} round 0", expected="the next generation of a closed window", found=found)
+    return seal(connection, plan, takes=(), claims=(), leaves=None, now=now)
+
+
 def _refuse_overlap(connection: sa.Connection, job: str, window: Window) -> None:
     others = sa.select(runs.c.run, runs.c.started_utc).where(
         runs.c.job == job,

@@ -102,6 +102,11 @@ class SqlLedger(Tidying):
         with self._database.write() as connection:
             return ledger_runs.seal(connection, plan, takes=takes, claims=pending, leaves=leaves, now=now)
 
+    def open_sealed(self, plan: RoundPlan, *, job: str, window: Window, now: datetime) -> RoundPlan:
+        """Open the next generation of a closed window together with its round 0, in one commit."""
+        with self._database.write() as connection:
+            return ledger_runs.open_sealed(connection, plan, job=job, window=window, now=now)
+
     def sealed(self, run: str, round_: int) -> RoundPlan | None:
         """Give a sealed round."""
         with self._database.read() as connection:

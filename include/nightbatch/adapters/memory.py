@@ -170,14 +170,26 @@ class MemorySink:
                 if held is None or _rank(held) <= _rank(row):
                     self.answers[row["key"]] = row
                     merged += 1
+            self._exhume(rows)
         return MergeCounts(offered=len(rows), merged=merged, newer_kept=len(rows) - merged)
 
     def bury(self, context: SinkContext, part: str, batches: Iterable[pa.RecordBatch]) -> int:
-        """Write dead letters, keyed by run and key."""
+        """Write dead letters, keyed by run and key, but for those that an answer has overtaken."""
         rows = _rows(context, part, batches)
         with self._lock:
-            self.dead.update({(context.run, row["key"]): row for row in rows})
+            left = [row for row in rows if not self._is_answered(row)]
+            self.dead.update({(context.run, row["key"]): row for row in left})
         return len(rows)
+
+    def _is_answered(self, letter: Mapping[str, Any]) -> bool:
+        held = self.answers.get(letter["key"])
+        return held is not None and _rank(held) >= _rank(letter)
+
+    def _exhume(self, answers: list[dict[str, Any]]) -> None:
+        ranks = {row["key"]: _rank(row) for row in answers}
+        for place, letter in list(self.dead.items()):
+            if letter["key"] in ranks and _rank(letter) <= ranks[letter["key"]]:
+                del self.dead[place]
 
     def known(self) -> Iterator[list[tuple[str, str, datetime]]]:
         """Stream (key, fingerprint, window end) of every answer, sorted by key, in chunks."""

@@ -86,6 +86,12 @@ def row_of(custom_id: str, prefix: str) -> int | None:
     return int(digits)
 
 
+def place_of(custom_id: str) -> tuple[int, int, int] | None:
+    """Read round, shard and row out of a custom_id of ours; None for any other text."""
+    found = _CUSTOM_ID.fullmatch(custom_id)
+    return (int(found["round"]), int(found["shard"]), int(found["row"])) if found else None
+
+
 def is_custom_id(text: str) -> bool:
     """Say whether a text is a custom_id of ours, of whichever ledger."""
     return _CUSTOM_ID.fullmatch(text) is not None

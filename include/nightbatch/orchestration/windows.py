@@ -8,9 +8,22 @@ from typing import Any
 
 from airflow.sdk import Param
 
+from nightbatch.core.verdict import Reason
 from nightbatch.core.window import Window
 from nightbatch.errors import JobInvalid, Problem
-from nightbatch.flow import Options
+from nightbatch.flow import Ask, Options
+
+RETRIED = (
+    Reason.CANCELLED,
+    Reason.EMPTY,
+    Reason.INVALID_REQUEST,
+    Reason.NOT_JSON,
+    Reason.OFF_SCHEMA,
+    Reason.PAUSED,
+    Reason.REFUSED,
+    Reason.TRUNCATED,
+)
+"""Reasons of dead letters that the trigger form offers; others can be typed."""
 
 
 def params() -> dict[str, Param]:
@@ -51,6 +64,23 @@ def params() -> dict[str, Param]:
         "release": Param(
             False, type="boolean", title="Release the canary",
             description="Send what the canary of this window's last run held back.", section="More",
+        ),
+        **_retry_params(),
+    }  # fmt: skip
+
+
+def _retry_params() -> dict[str, Param]:
+    return {
+        "retry": Param(
+            [], type=["null", "array"], items={"type": "string"}, title="Retry dead letters: reasons",
+            description="Send the window's dead letters of these reasons again, and nothing else; `all` for every one.",
+            examples=["all", *sorted(RETRIED)], section="More",
+        ),
+        "max_output_tokens": Param(
+            None, type=["null", "integer"], minimum=1, title="Max output tokens",
+            description="With Retry dead letters: the cap on each answer. Empty: as before, twice that where it was cut"
+            " off.",
+            section="More",
         ),
     }  # fmt: skip
 
@@ -110,7 +140,12 @@ def plain(moment: datetime) -> datetime:
 def options_of(context: Mapping[str, Any]) -> Options:
     """Give what the trigger form asks for besides the window."""
     chosen = context["params"]
+    retry = _retry_of(context)
+    if retry is not None and chosen.get("force"):
+        problem = Problem("force", "Force and Retry dead letters are both chosen", "Choose one of them.")
+        raise JobInvalid("the trigger form", [problem])
     return Options(
+        retry=retry,
         limit=chosen.get("limit"),
         model=chosen.get("model") or "",
         refresh=bool(chosen.get("refresh")),
@@ -118,3 +153,12 @@ def options_of(context: Mapping[str, Any]) -> Options:
         release=f"airflow {context['dag_run'].run_id}" if chosen.get("release") else "",
         deadline_utc=_time(chosen, "deadline") if chosen.get("deadline") else None,
     )
+
+
+def _retry_of(context: Mapping[str, Any]) -> Ask | None:
+    chosen = context["params"]
+    reasons = tuple(chosen.get("retry") or ())
+    if not reasons:
+        return None
+    asker = f"airflow {context['dag_run'].run_id}"
+    return Ask(reasons, asker, chosen.get("model") or "", chosen.get("max_output_tokens"))

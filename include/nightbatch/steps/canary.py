@@ -111,7 +111,8 @@ def _sample(shards: list[Shard]) -> Sample:
 def _last_good(ledger: Ledger, job: str) -> Sample | None:
     """Give round 0 of the job's last complete run that sent anything; retries would blur what one sending costs."""
     for run in ledger.runs(job=job, limit=200):
-        sample = _sample(ledger.shards(run.run, round_=0)) if run.state == "complete" else None
+        is_whole = run.state == "complete" and not (run.plan or {}).get("retries")
+        sample = _sample(ledger.shards(run.run, round_=0)) if is_whole else None
         if sample is not None and sample.judged:
             return sample
     return None

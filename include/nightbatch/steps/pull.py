@@ -22,15 +22,19 @@ MAX_KEY_CHARS = 1_000
 
 @dataclass
 class Tally:
-    """Counts of one prepare; each record pulled is counted in exactly one of the other fields."""
+    """Counts of one prepare; each record that came in is counted in exactly one of the other fields."""
 
     pulled: int = 0
     from_pending: int = 0
+    from_dead: int = 0
+    """Dead letters that are sent again."""
     not_deferrable: int = 0
     unchanged: int = 0
     duplicates: int = 0
     superseded: int = 0
-    """Pending rows whose key this window holds anew, or whose key the sink has an answer for of a later window."""
+    """
+    Pending rows and dead letters whose key this window holds anew, or has an answer in the sink of a later window.
+    """
     unrenderable: int = 0
     requests: int = 0
     dead_reasons: dict[str, int] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -20,9 +20,11 @@ from nightbatch.logs import logger
 from nightbatch.ports import DEAD_SCHEMA, PendingFile, Ports, RoundPlan, Shard
 
 from .lanes import open_lane, packing_lane
+from .letters import Reckoning
 from .load import Copies, context_of, duplicates_of
 from .pack import WINDOW_END, ShardFiller, filling, numbers
 from .parquet import RowWriter, read_batches, read_rows, row_writer
+from .read_back import reader_of
 from .validate import lines
 
 log = logger(__name__)
@@ -94,6 +96,7 @@ def _seal(ports: Ports, job: Job, run: str, seals: int, *, has_rounds: bool) -> 
         {
             "sent_again": dict(sorting.sent),
             "dead": dict(sorting.buried),
+            "letters": [group.as_json() for group in sorting.second_chance.groups()],
             "pending": dict(sorting.waiting),
             "copies_dead": sorting.copies_dead,
             "copies_pending": sorting.copies_pending,
@@ -144,6 +147,7 @@ class _Sorting:
 
     def __post_init__(self) -> None:
         self.fillers: dict[tuple[int, int | None, str], ShardFiller] = {}
+        self.second_chance = Reckoning(self.ports, self.job)
         self._numbers = numbers(self.run, self.seals)
         self._own_end = self.ports.ledger.run(self.run).window.end
 
@@ -155,13 +159,16 @@ class _Sorting:
         fates = {row: self._choose(shard, it) for row, it in bad.items()}
         unsent = {it.fingerprint for row, it in bad.items() if fates[row].fate is not Fate.SEND}
         copies = duplicates_of(self.ports, self.run, unsent)
-        read_back = self._reader(shard)
+        read_back = reader_of(self.ports, self.job, shard.plan)
         ends = read_rows(self.ports.store, shard.plan.index_name, ("window_end",))
         for row, (line, (end,)) in enumerate(zip(lines(self.ports.store, shard.plan.requests_name), ends, strict=True)):
             if row in bad and fates[row].fate is Fate.SEND:
                 self._send(shard, bad[row], fates[row], read_back(line), end)
             elif row in bad and fates[row].fate is Fate.PENDING:
                 self._set_aside(shard, bad[row], read_back(line), end, copies)
+            elif row in bad:
+                its_copies = len(copies.get(bad[row].fingerprint, ()))
+                self.second_chance.add(shard.plan, bad[row].reason.value, size_bytes=len(line), copies=its_copies)
         self._bury(shard, {row for row in bad if fates[row].fate is Fate.DEAD}, copies)
 
     def close(self) -> Iterator[Any]:
@@ -234,19 +241,6 @@ class _Sorting:
                 hint=choice.hint,
             )
         return self.fillers[kind]
-
-    def _reader(self, shard: Shard) -> Callable[[bytes], Messages]:
-        """Give what reads questions back, without the hint that an earlier round put under them."""
-        plan = shard.plan
-        encoder = open_lane(self.ports, self.job, plan.choice, max_output_tokens=plan.max_output_tokens).encoder
-
-        def read_back(line: bytes) -> Messages:
-            messages = encoder.decode(line)
-            if not plan.hint:
-                return messages
-            return Messages(messages.system, messages.user.removesuffix(f"\n\n{plan.hint}"))
-
-        return read_back
 
     def _set_aside(self, shard: Shard, row: _BadRow, messages: Messages, end: datetime | None, copies: Copies) -> None:
         rest = (row.fingerprint, messages.system, messages.user, row.reason.value, shard.plan.ref.round)

@@ -14,8 +14,10 @@ from nightbatch.core.verdict import Reason
 from nightbatch.errors import DoesNotAddUp, NightbatchError, RunFailed, RunIncomplete
 from nightbatch.job import Job
 from nightbatch.logs import logger
-from nightbatch.ports import Ports, RoundPlan, Run, Shard
+from nightbatch.ports import Ports, Run, Shard
 
+from .chain import earlier_of, retried_reasons, rounds_of
+from .letters import by_reason, standing
 from .retry import bury, is_untaken, retry
 
 log = logger(__name__)
@@ -30,6 +32,7 @@ class Books:
     window: str
     pulled: int = 0
     from_pending: int = 0
+    from_dead: int = 0
     superseded: int = 0
     not_deferrable: int = 0
     unchanged: int = 0
@@ -58,6 +61,8 @@ class Books:
     """Batches that were thought absent and turned up, so that their worst case was reserved again."""
     cost_usd: Decimal = Decimal(0)
     realtime_usd: Decimal = Decimal(0)
+    letters: list[dict[str, Any]] = field(default_factory=list)
+    """Dead letters that stand, by reason, with those of the runs that this one goes on from; see `steps/letters.py`."""
     state: str = "open"
     seconds: float = 0.0
 
@@ -73,7 +78,11 @@ class Books:
 
     @property
     def rows(self) -> int:
-        """All rows that the run is about: the unchanged ones too, and not those that cannot wait."""
+        """
+        All rows that the run is about: the unchanged ones too, and not those that cannot wait.
+
+        Dead letters that are sent again count in the run that buried them.
+        """
         return self.pulled + self.from_pending - self.not_deferrable
 
     @property
@@ -109,8 +118,10 @@ def settle(ports: Ports, job: Job, run_name: str) -> Books:
         # The task that sealed a round may have died, or failed for good, before the sink had its dead letters.
         for plan in rounds_of(ports, run.run):
             bury(ports, job, plan)
-    books = add_up(ports, run)
-    problem = _judge(job, run, books, ports.ledger.shards(run_name), earlier=_goes_on_from(ports, run))
+    books, before = add_up(ports, run), earlier_of(ports.ledger, run)
+    books.letters = [group.as_json() for group in by_reason(standing(ports, run))]
+    waiting = left_pending(ports, run, before)
+    problem = _judge(job, run, books, ports.ledger.shards(run_name), before=before, waiting=waiting)
     books.state = _state(books, problem)
     # A complete run that is looked at again took no longer than it did.
     told = run.books if run.state == "complete" else None
@@ -131,14 +142,6 @@ def _sort_leftovers(ports: Ports, job: Job, run: Run) -> None:
         return
     if untaken:
         retry(ports, job, run.run, seals=len(rounds_of(ports, run.run)), has_rounds=False)
-
-
-def rounds_of(ports: Ports, run: str) -> list[RoundPlan]:
-    """List the sealed rounds of a run in order."""
-    rounds: list[RoundPlan] = []
-    while (plan := ports.ledger.sealed(run, len(rounds))) is not None:
-        rounds.append(plan)
-    return rounds
 
 
 def add_up(ports: Ports, run: Run) -> Books:
@@ -208,8 +211,9 @@ def differences(books: Books, shards: Sequence[Shard]) -> list[str]:
     found = []
     placed = books.not_deferrable + books.unchanged + books.duplicates + books.superseded
     placed += books.unrenderable + books.requests
-    if books.pulled + books.from_pending != placed:
-        found.append(f"{books.pulled + books.from_pending:,} records came in, {placed:,} are placed")
+    came_in = books.pulled + books.from_pending + books.from_dead
+    if came_in != placed:
+        found.append(f"{came_in:,} records came in, {placed:,} are placed")
     dead, pending = sum(books.dead.values()), sum(books.pending.values())
     fates = books.good + dead + pending + books.in_flight
     if books.requests != fates:
@@ -225,56 +229,57 @@ def differences(books: Books, shards: Sequence[Shard]) -> list[str]:
     return found
 
 
-def _goes_on_from(ports: Ports, run: Run) -> list[Books]:
-    """Give the books of the generations whose pending rows alone a run was made of, newest first."""
-    found: list[Books] = []
-    goes_on = (run.plan or {}).get("goes_on")
-    same = ports.ledger.runs(job=run.job, window=run.window, limit=1_000)
-    for other in sorted(same, key=lambda one: one.generation, reverse=True):
-        if goes_on and other.plan is not None and other.generation < run.generation:
-            books = books_of(other)
-            found += [books] if books is not None else []
-            goes_on = other.plan.get("goes_on")
-    return found
+def left_pending(ports: Ports, run: Run, before: Sequence[Run]) -> int:
+    """
+    Count the pending rows that a run which sends dead letters again left to others.
+
+    It takes none of them, so that they still wait, and its window is not done.
+    """
+    if not retried_reasons(run.plan):
+        return 0
+    names = {one.run for one in before}
+    return sum(file.rows for file in ports.ledger.pending(run.job) if file.run in names)
 
 
 def _judge(
-    job: Job, run: Run, books: Books, shards: Sequence[Shard], *, earlier: Sequence[Books]
+    job: Job, run: Run, books: Books, shards: Sequence[Shard], *, before: Sequence[Run], waiting: int
 ) -> NightbatchError | None:
     wrong = differences(books, shards)
     if wrong:
         return DoesNotAddUp(books.run, differences=wrong)
-    pending = books.pending_rows
+    pending = books.pending_rows + waiting
     if books.in_flight or pending:
         reasons = Counter(books.pending)
-        if books.in_flight:
-            reasons["with the vendor or not sent"] = books.in_flight
-        said = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+        reasons["left by an earlier generation"] = waiting
+        reasons["with the vendor or not sent"] = books.in_flight
+        said = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common() if count)
         why = tuple(dict.fromkeys(shard.problem for shard in shards if shard.problem))
         return RunIncomplete(books.run, pending=pending + books.in_flight, reasons=said, why=why[:3])
-    return _limits(job, run, books, earlier)
+    return _limits(job, run, books, [told for one in before if (told := books_of(one)) is not None])
 
 
 def _limits(job: Job, run: Run, books: Books, earlier: Sequence[Books]) -> RunFailed | None:
-    # A run that goes on is judged with what it goes on from, which could not be judged while rows were pending: one
-    # bad row is little of a window of thousands, and no bad row is forgotten. What was left pending counts once.
-    dead = books.dead_rows + sum(before.dead_rows for before in earlier)
-    rows = books.rows + sum(before.rows - before.pending_rows for before in earlier)
+    # A run that goes on is judged with what it goes on from, which could not be judged while rows were pending, or
+    # whose dead letters had their second chance: one bad row is little of a window of thousands, and no bad row is
+    # forgotten. What was left pending, or was sent again, counts once.
+    chain = (books, *earlier)
+    dead = sum(one.dead_rows - one.from_dead for one in chain)
+    rows = books.rows + sum(one.rows - one.pending_rows for one in earlier)
     share = dead / rows if rows else 0.0
     if share > job.max_dead_share:
         return RunFailed(
             books.run,
             problem=f"{dead:,} of {rows:,} rows are dead letters ({share:.1%}); the job allows "
             f"{job.max_dead_share:.1%}",
-            remedy="Look at the reasons in the dead-letter table; raise max_dead_share if this is as it should be.",
+            remedy=f"`nightbatch retry {books.run}` shows them by reason, and what it costs to send them again; raise "
+            "max_dead_share if this is as it should be.",
         )
-    plan = run.plan or {}
-    # A run that only goes on with what was pending, or takes a first look, does not read the whole window.
-    is_whole = not plan.get("goes_on") and plan.get("limit") is None
-    if is_whole and books.pulled < job.min_rows:
+    pulled = sum(one.pulled for one in chain)
+    # A first look does not read the whole window.
+    if (run.plan or {}).get("limit") is None and pulled < job.min_rows:
         return RunFailed(
             books.run,
-            problem=f"{books.pulled:,} records were pulled; the job expects at least {job.min_rows:,}",
+            problem=f"{pulled:,} records were pulled; the job expects at least {job.min_rows:,}",
             remedy="Look whether the source is late, then run the window again with force.",
         )
     return None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from nightbatch.core.deadline import Lateness, lateness
 from nightbatch.core.shard import ShardState
@@ -13,6 +14,7 @@ from nightbatch.logs import logger
 from nightbatch.ports import Message, Ports, Run, Shard
 
 from .canary import stopped, why
+from .letters import Group
 from .settle import Books
 
 log = logger(__name__)
@@ -169,10 +171,12 @@ def book_facts(books: Books) -> tuple[tuple[str, str], ...]:
     again = ", ".join(f"{count:,} {reason}" for reason, count in books.sent_again.items())
     return (
         ("Records pulled", f"{books.pulled:,} (and {books.from_pending:,} pending from earlier runs)"),
+        *((("Dead letters sent again", f"{books.from_dead:,}"),) if books.from_dead else ()),
         ("Unchanged / duplicates", f"{books.unchanged:,} / {books.duplicates:,}"),
         ("Loaded", f"{books.merged:,}"),
         ("Sent again", again or "none"),
         ("Dead letters", f"{books.dead_rows:,}" + (f" ({dead})" if dead else "")),
+        *letter_facts(books.run, books.letters),
         ("Pending", f"{sum(books.pending.values()) + books.copies_pending:,}"),
         ("Batches", f"{books.batches:,}"),
         *_surprises(books),
@@ -190,3 +194,23 @@ def _surprises(books: Books) -> tuple[tuple[str, str], ...]:
         late = f"{books.turned_up:,}, reserved again even where a budget left less"
         found.append(("Batches thought absent that turned up", late))
     return tuple(found)
+
+
+def letter_facts(run: str, letters: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+    """Give the dead letters that stand, by reason, each with what it would cost to send them again."""
+    groups = [Group.from_json(one) for one in letters]
+    facts = [(f"Dead: {group.reason}", second_chance_words(group)) for group in groups]
+    if any(group.can_be_sent for group in groups):
+        facts.append(("Second chance", f"nightbatch retry {run} --reason REASON"))
+    return tuple(facts)
+
+
+def second_chance_words(group: Group) -> str:
+    """Say how many dead letters have a reason, and what a retry of them would cost."""
+    if not group.can_be_sent:
+        return f"{group.rows:,} rows; never sent, so a retry cannot help: mend the data, run the window with force"
+    requests = "" if group.rows == group.requests else f" ({group.requests:,} requests)"
+    if group.expected_usd is None or group.worst_usd is None:
+        return f"{group.rows:,} rows{requests}; a retry costs an unknown price"
+    money = f"{group.expected_usd:.4f} USD expected, {group.worst_usd:.4f} USD at worst"
+    return f"{group.rows:,} rows{requests}; a retry costs {money}"

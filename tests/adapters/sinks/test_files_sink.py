@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from nightbatch.adapters.memory import MemorySink
 from nightbatch.adapters.object_store import ObjectStore
-from nightbatch.adapters.sinks.files import FileSink, read_latest
+from nightbatch.adapters.sinks.files import FileSink, read_dead_letters, read_latest
 from nightbatch.core.window import Window
 from nightbatch.errors import BadSink
 from nightbatch.ports import ANSWER_SCHEMA, DEAD_SCHEMA, Connection, MergeCounts, SinkContext
@@ -293,6 +293,43 @@ def test_many_small_batches_make_few_row_groups(tmp_path: Path) -> None:
 
     (file,) = tmp_path.rglob("*.parquet")
     assert pq.ParquetFile(file).num_row_groups == 1
+
+
+@pytest.mark.parametrize("format_", ["parquet", "jsonl"])
+def test_an_answer_ends_the_dead_letters_that_are_not_newer(place: tuple[str, Connection | None], format_: Any) -> None:
+    sink = FileSink(place[0], connection=place[1], format=format_)
+    for days in (-1, 0, 1):
+        sink.prepare(about(days))
+        sink.bury(about(days), "r0", [dead("ab")])
+
+    assert letters(place) == {(key, about(days).run) for key in "ab" for days in (-1, 0, 1)}
+
+    sink.merge(about(0), "r0-s000", [answers({"a": "good", "c": "never dead"})])
+
+    assert letters(place) == {("a", about(1).run), *(("b", about(days).run) for days in (-1, 0, 1))}
+
+
+def letters(place: tuple[str, Connection | None]) -> set[tuple[str, str]]:
+    table = read_dead_letters(*place)
+    return set(zip(table.column("key").to_pylist(), table.column("nb_run").to_pylist(), strict=True))
+
+
+def test_the_documented_query_gives_the_dead_letters_that_stand(tmp_path: Path) -> None:
+    sink = FileSink(str(tmp_path), key_column="review_id")
+    sink.prepare(about())
+    sink.bury(about(), "r0", [dead("abc")])
+    sink.bury(about(1), "r0", [dead("a")])
+    sink.merge(about(0, 2), "r0-s000", [answers({"a": "good", "b": "good"})])
+    page = (Path(__file__).parents[3] / "docs/file-sinks.md").read_text()
+    query = page.split("```sql\n")[2].split("```")[0].replace("s3://bucket/folder", str(tmp_path))
+
+    assert duckdb.sql(query).fetchall() == [("refused", 2)]
+
+
+def test_a_folder_without_dead_letters_has_none_of_them(place: tuple[str, Connection | None]) -> None:
+    FileSink(place[0], connection=place[1]).prepare(about())
+
+    assert read_dead_letters(*place).num_rows == 0
 
 
 def test_dead_letters_have_the_columns_of_a_dead_letter_table(tmp_path: Path) -> None:

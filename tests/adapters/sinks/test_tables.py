@@ -279,6 +279,19 @@ def test_a_good_answer_ends_the_dead_letters_that_are_not_newer(warehouse: Wareh
     assert kept == [("a", about(day=1).run), *[("b", about(day=day).run) for day in (-1, 0, 1)]]
 
 
+def test_a_letter_whose_record_was_answered_meanwhile_is_not_buried_again(warehouse: Warehouse) -> None:
+    sink = warehouse.sink()
+    sink.prepare(about())
+    letters = [dead_letters({"a": "refused", "b": "refused"})]
+    sink.bury(about(), "s", letters)
+    sink.merge(about(generation=2), "s", [answers({"a": "good"})])
+    sink.merge(about(day=-1), "s", [answers({"b": "of an older window"})])
+
+    assert sink.bury(about(), "s", letters) == 2
+
+    assert warehouse.run("SELECT id FROM shop.answers_dead_letters") == [("b",)]
+
+
 def test_a_named_table_of_dead_letters_is_used(warehouse: Warehouse) -> None:
     sink = warehouse.sink("shop.answers", dead_letters_table="graves.letters")
     sink.prepare(about())

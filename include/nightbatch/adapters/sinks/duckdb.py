@@ -49,6 +49,12 @@ DELETE FROM {dead} AS buried WHERE EXISTS (
   WHERE part.{key} = buried.{key} AND part.nb_job = buried.nb_job
     AND (buried.nb_window_end, buried.nb_generation) <= (part.nb_window_end, part.nb_generation))
 """
+_OVERTAKEN = """
+DELETE FROM nb_part AS part WHERE EXISTS (
+  SELECT 1 FROM {answers} AS held
+  WHERE held.{only_key} = part.{only_key} AND held.nb_job = part.nb_job AND ({held_order}) >= ({part_order}))
+"""
+# A round that is buried again must not bring a letter back whose record was answered meanwhile.
 _FIND = "SELECT table_type FROM information_schema.tables WHERE table_schema = ? AND table_name = ?"
 _COMMENT = "SELECT comment FROM duckdb_tables() WHERE schema_name = ? AND table_name = ? AND NOT internal"
 _COLUMNS = "SELECT column_name, data_type FROM duckdb_columns() WHERE schema_name = ? AND table_name = ?"
@@ -112,6 +118,7 @@ class DuckDBSink:
         with self._transaction() as database:
             rows = (self.layout.dead_rows(batch, context) for batch in batches)
             offered = _copy(database, self.layout.dead, rows)
+            database.execute(self._filled(_OVERTAKEN, self.layout.dead)).fetchall()
             database.execute(self._filled(_MERGE, self.layout.dead)).fetchall()
         return offered
 
@@ -162,7 +169,9 @@ class DuckDBSink:
         columns = [_quoted(name) for name in table.columns]
         return template.format(
             table=_identifier(table),
+            answers=_identifier(self.layout.answers),
             dead=_identifier(self.layout.dead),
+            only_key=_quoted(self.layout.key_column),
             key=", ".join(_quoted(name) for name in table.key),
             columns=", ".join(columns),
             assignments=", ".join(f"{column} = EXCLUDED.{column}" for column in columns if not _is_key(column, table)),

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from nightbatch.adapters.object_store import ObjectStore
 from nightbatch.adapters.sinks.columns import Kind, answer_columns, sink_schema, typed_batch
+from nightbatch.adapters.sinks.files_dead import read_dead_letters
 from nightbatch.adapters.sinks.files_latest import pairs_of, read_latest, winners
 from nightbatch.adapters.sinks.files_layout import MARKER, Marker, part_name, parts_of, rank_of, read_marker
 from nightbatch.adapters.sinks.files_write import dead_batch, dead_schema, write_part
@@ -20,7 +21,7 @@ from nightbatch.adapters.sql_names import free_name
 from nightbatch.errors import BadSink
 from nightbatch.ports import Connection, MergeCounts, SinkContext
 
-__all__ = ["FileSink", "read_latest"]
+__all__ = ["FileSink", "read_dead_letters", "read_latest"]
 
 
 class FileSink:

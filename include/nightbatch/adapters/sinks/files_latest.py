@@ -40,8 +40,8 @@ def read_latest(uri: str, connection: Connection | None = None) -> pa.Table:
     seen: set[str] = set()
     tables = []
     for name in reversed(parts_of(store, "answers")):
-        with _as_sink(store, name):
-            table = _read_part(store, name, kinds)
+        with as_sink(store, name):
+            table = read_part(store, name, kinds)
         tables.append(_unseen(table, marker.key_column, seen))
     return pa.concat_tables(tables) if tables else _schema(kinds).empty_table()
 
@@ -73,7 +73,7 @@ def winners(store: ObjectStore) -> Iterator[list[tuple[str, str, datetime]]]:
 def pairs_of(store: ObjectStore, name: str, key_column: str) -> Iterator[list[tuple[str, str]]]:
     """Stream (key, fingerprint) of one part's file."""
     wanted = Wanted((key_column, "nb_fingerprint"), _ROWS_AT_ONCE, set())
-    with _as_sink(store, name), store.reader(name) as file:
+    with as_sink(store, name), store.reader(name) as file:
         for piece in read_records(file, store.uri(name), format_of(name) or "parquet", wanted):
             yield [(str(key), str(fingerprint)) for key, fingerprint in piece.rows]
 
@@ -87,14 +87,14 @@ def _gather(store: ObjectStore, names: list[str], key_column: str, target: Path)
         for rank, name in enumerate(names):
             for pairs in pairs_of(store, name, key_column):
                 columns = [_texts([key for key, _ in pairs]), _texts([fingerprint for _, fingerprint in pairs])]
-                ranks = _numbers(array("q", [rank]) * len(pairs))
+                ranks = whole_numbers(array("q", [rank]) * len(pairs))
                 writer.write_batch(pa.RecordBatch.from_arrays([*columns, ranks], schema=schema))
 
 
 # --- one part into a table ----------------------------------------------------------------------------------------
 
 
-def _read_part(store: ObjectStore, name: str, kinds: Mapping[str, Kind]) -> pa.Table:
+def read_part(store: ObjectStore, name: str, kinds: Mapping[str, Kind]) -> pa.Table:
     """Read a part with exactly these columns; one that it does not have is null."""
     with store.reader(name) as file:
         if name.endswith(".jsonl"):
@@ -139,7 +139,7 @@ def _unseen(table: pa.Table, key_column: str, seen: set[str]) -> pa.Table:
             kept.append(index)
     if len(kept) == len(keys):
         return table
-    return table.take(_numbers(array("q", reversed(kept))))
+    return table.take(whole_numbers(array("q", reversed(kept))))
 
 
 def _schema(kinds: Mapping[str, Kind]) -> pa.Schema:
@@ -155,12 +155,13 @@ def _texts(values: list[str | None] | list[str]) -> Any:
     return builder.finish()
 
 
-def _numbers(values: array[int]) -> Any:
+def whole_numbers(values: array[int]) -> Any:
+    """Make an Arrow array of a Python one."""
     return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(values)])
 
 
 @contextmanager
-def _as_sink(store: ObjectStore, name: str) -> Iterator[None]:
+def as_sink(store: ObjectStore, name: str) -> Iterator[None]:
     """Tell a damaged file of our own as a trouble of the sink."""
     try:
         yield

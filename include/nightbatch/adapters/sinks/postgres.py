@@ -42,6 +42,12 @@ _COUNT = """
 SELECT count(*), count(*) FILTER (WHERE {is_newer}) FROM {part} AS part JOIN {table} AS held USING ({key})
 """
 
+_OVERTAKEN = """
+DELETE FROM {part} AS part USING {answers} AS held
+WHERE held.{only_key} = part.{only_key} AND held.nb_job = part.nb_job AND ({held_order}) >= ({part_order})
+"""
+# A round that is buried again must not bring a letter back whose record was answered meanwhile.
+
 _EXHUME = """
 WITH answered AS (
   SELECT buried.nb_run, buried.{key} FROM {dead} AS buried JOIN {part} AS part USING ({key})
@@ -107,6 +113,7 @@ class PostgresSink:
         with self._transaction() as database:
             rows = (self.layout.dead_rows(batch, context) for batch in batches)
             offered = _copy(database, self.layout.dead, rows)
+            database.execute(self._filled(_OVERTAKEN, self.layout.dead))
             database.execute(self._upsert(self.layout.dead))
         return offered
 
@@ -138,8 +145,12 @@ class PostgresSink:
         columns = [sql.Identifier(name) for name in table.columns]
         return sql.SQL(template).format(
             table=_identifier(table),
+            answers=_identifier(self.layout.answers),
             dead=_identifier(self.layout.dead),
             part=_PART,
+            only_key=sql.Identifier(self.layout.key_column),
+            held_order=_order("held"),
+            part_order=_order("part"),
             key=_list(sql.Identifier(name) for name in table.key),
             columns=_list(columns),
             last=sql.SQL("nb_round DESC, nb_custom_id DESC"),

@@ -1,0 +1,138 @@
+"""What `nightbatch retry` does: shows the dead letters of a run by reason, and sends those again that are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nightbatch import cli_progress as progress
+from nightbatch import cli_show as show
+from nightbatch.cli_check import JOBS
+from nightbatch.cli_frame import (
+    EXIT_FAILED,
+    Json,
+    Model,
+    Verbose,
+    errors_told,
+    ledger_of_environment,
+    ports_of,
+    run_named,
+)
+from nightbatch.core.window import Window
+from nightbatch.errors import DoesNotAddUp, JobInvalid, Problem, RunFailed, RunIncomplete
+from nightbatch.job import Job
+
+if TYPE_CHECKING:
+    from nightbatch.flow import Options
+    from nightbatch.ports import Ledger, Ports, Run
+    from nightbatch.steps.letters import Group
+
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or a job's for its latest run.")]
+JobFile = Annotated[
+    Path | None,
+    typer.Option("--job", help="The job file; default: the job of this name in include/jobs, else as it was sealed."),
+]
+
+
+def retry(
+    run: RunName,
+    reasons: Annotated[
+        list[str] | None, typer.Option("--reason", help="Send these again; `all` for every reason. None: only look.")
+    ] = None,
+    model: Model = "",
+    max_output_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Cap on each answer. Default: as before, twice that where it was cut off.")
+    ] = None,
+    job_file: JobFile = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show a run's dead letters by reason and what a retry costs; with --reason, send those again and wait."""
+    with errors_told(as_json=as_json, verbose=verbose):
+        from nightbatch import flow
+
+        ledger = ledger_of_environment()
+        named, latest = _runs(ledger, run)
+        job = job_of(latest, job_file)
+        ports = ports_of(job)
+        if not reasons:
+            _show(ports, latest, as_json=as_json)
+            return
+        asked_of = _asked_of(named, latest)
+        words = " ".join(sorted(set(reasons)))
+        asker = f"cli {asked_of} {words} {model} {max_output_tokens or ''}"
+        ask = flow.Ask(tuple(reasons), asker, model, max_output_tokens)
+        _refuse_open(latest, asker)
+        run_to_the_end(ports, job, latest.window, flow.Options(model=model, retry=ask), as_json=as_json)
+
+
+def _runs(ledger: Ledger, name: str) -> tuple[Run, Run]:
+    """Give the run that was named, and the latest generation of its window."""
+    named = run_named(ledger, name)
+    same = ledger.runs(job=named.job, window=named.window, limit=1_000)
+    return named, max(same, key=lambda one: one.generation)
+
+
+def _asked_of(named: Run, latest: Run) -> str:
+    """Give the run whose letters are meant: typed again while the retry is under way, it is the one it was made of."""
+    retries = (latest.plan or {}).get("retries") or {}
+    if latest.state == "open" and retries and named.run == latest.run:
+        return str(retries["run"])
+    return named.run
+
+
+def _refuse_open(latest: Run, asker: str) -> None:
+    retries = (latest.plan or {}).get("retries") or {}
+    if latest.state == "open" and retries.get("asked_by") != asker:
+        remedy = "Run its window to the end first (`nightbatch status` shows what it waits for), then retry."
+        raise JobInvalid("the command", [Problem("RUN", f"run {latest.run} is still open", remedy)])
+
+
+def job_of(run: Run, file: Path | None) -> Job:
+    """Find the job of a run: the named file, else one in include/jobs, else as it was sealed with the run."""
+    from nightbatch.job_file import load_job, load_jobs
+
+    if file is not None:
+        return load_job(file)
+    found = [job for job in load_jobs(JOBS)[0] if job.name == run.job] if JOBS.is_dir() else []
+    if found:
+        return found[0]
+    if run.plan is None:
+        remedy = "Name its file with --job."
+        raise JobInvalid("the command", [Problem("RUN", f"job {run.job} is not in {JOBS}", remedy)])
+    return Job.from_json(run.plan["job"])
+
+
+def _show(ports: Ports, latest: Run, *, as_json: bool) -> None:
+    from nightbatch.steps.letters import by_reason, standing
+
+    groups = by_reason(standing(ports, latest))
+    if as_json:
+        show.print_json({"run": latest.run, "letters": [group.as_json() for group in groups]})
+    elif groups:
+        _table(latest, groups)
+    else:
+        show.note(f"run {latest.run} has no dead letters")
+
+
+def _table(latest: Run, groups: list[Group]) -> None:
+    from nightbatch.steps.tell import second_chance_words
+
+    show.facts(f"{latest.run}: dead letters", [(group.reason, second_chance_words(group)) for group in groups])
+    if any(group.can_be_sent for group in groups):
+        show.note(f"send them again: nightbatch retry {latest.run} --reason REASON")
+
+
+def run_to_the_end(ports: Ports, job: Job, window: Window, options: Options, *, as_json: bool) -> None:
+    """Run a window, wait, and show how it ended; exits with 1 where it did not end well."""
+    from nightbatch import flow
+
+    try:
+        with progress.bars(quiet=as_json) as watch:
+            books = flow.run(ports, job, window, options, watch=watch)
+    except (RunIncomplete, RunFailed, DoesNotAddUp) as error:
+        show.bad_ending(flow.books_of(ports.ledger.run(error.run_id)), error, as_json=as_json)
+        raise typer.Exit(EXIT_FAILED) from None
+    show.books(books, as_json=as_json)

@@ -1,0 +1,298 @@
+"""A second chance: send the dead letters of a window again, in a new generation that settles against the old ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+from nightbatch.core.ids import ShardRef, custom_id_prefix, place_of, run_code, run_id
+from nightbatch.core.request import Messages
+from nightbatch.core.shard import ShardPlan
+from nightbatch.core.verdict import Reason
+from nightbatch.core.window import Window
+from nightbatch.errors import NothingToRetry, RunOverlaps
+from nightbatch.job import Job
+from nightbatch.logs import logger
+from nightbatch.ports import DEAD_SCHEMA, Ledger, Ports, RoundPlan, Run, Shard, SinkContext
+
+from .lanes import open_lane, packing_lane
+from .letters import Standing, by_reason, second_cap, standing
+from .load import duplicates_of
+from .pack import DUPLICATE_SCHEMA, ShardFiller, filling, numbers
+from .parquet import RowWriter, read_rows, row_writer
+from .pull import Tally
+from .read_back import reader_of
+from .seen import Seen, seen
+from .validate import lines
+
+log = logger(__name__)
+
+ALL = "all"
+"""Asks for the dead letters of every reason."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What somebody wants to be sent again."""
+
+    reasons: tuple[str, ...]
+    """`Reason` values, or `all`."""
+    asked_by: str
+    """Who asks, and for what: the same asker is heard once, so that nothing is paid twice."""
+    model: str = ""
+    max_output_tokens: int | None = None
+    """A cap on output tokens in the place of the job's, for its first model."""
+
+
+def was_heard(ledger: Ledger, job: str, window: Window, ask: Ask) -> bool:
+    """Say whether a generation of the window was made for this very ask."""
+    plans = [run.plan or {} for run in ledger.runs(job=job, window=window, limit=1_000)]
+    return any((plan.get("retries") or {}).get("asked_by") == ask.asked_by for plan in plans)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a retry will send, before it is sealed: what it goes on from, and under which name."""
+
+    job: Job
+    ask: Ask
+    latest: Run
+    """The generation whose dead letters, with those that it goes on from, are sent again."""
+    run: str
+    window: Window
+    generation: int
+    letters: Sequence[Standing]
+    reasons: tuple[str, ...]
+
+
+def plan_retry(ports: Ports, job: Job, window: Window, ask: Ask) -> Plan:
+    """
+    Look which dead letters stand, and plan to send those that are asked for.
+
+    Raises RunOverlaps while a run of the window is open, NothingToRetry where there is nothing to send.
+    """
+    same = sorted(ports.ledger.runs(job=job.name, window=window, limit=1_000), key=lambda run: run.generation)
+    planned = [run for run in same if run.plan is not None]
+    if not planned:
+        remedy = "Run it first, or name another window."
+        raise NothingToRetry(run_id(job.name, window, 1), problem="its window was never planned", remedy=remedy)
+    for run in ports.ledger.runs(job=job.name, limit=1_000):
+        if run.state == "open" and run.window.overlaps(window):
+            raise RunOverlaps(job.name, other_run=run.run, since=run.started_utc)
+    latest, generation = planned[-1], same[-1].generation + 1
+    letters = standing(ports, latest)
+    reasons = _chosen(latest, letters, ask)
+    return Plan(
+        _as_asked(job, latest, ask),
+        ask,
+        latest,
+        run_id(job.name, window, generation),
+        window,
+        generation,
+        letters,
+        reasons,
+    )
+
+
+def _chosen(latest: Run, letters: Sequence[Standing], ask: Ask) -> tuple[str, ...]:
+    groups = by_reason(letters)
+    sendable = [group.reason for group in groups if group.can_be_sent]
+    chosen = tuple(sorted(sendable if ALL in ask.reasons else set(sendable) & set(ask.reasons)))
+    if chosen:
+        return chosen
+    there = ", ".join(f"{group.rows:,} {group.reason}" for group in groups if group.can_be_sent) or "none"
+    lost = sum(group.rows for group in groups if not group.can_be_sent)
+    never = f"; {lost:,} more were never rendered" if lost else ""
+    raise NothingToRetry(
+        latest.run,
+        problem=f"no dead letter of reason {' or '.join(ask.reasons)} stands (those that can be sent again: {there}"
+        f"{never})",
+        remedy="Name a reason that stands. Records that were never rendered need other data: mend them, and run the "
+        "window with force.",
+    )
+
+
+def _as_asked(job: Job, latest: Run, ask: Ask) -> Job:
+    """Give the job as it is now, with the prompt that the questions were rendered with."""
+    sealed = Job.from_json((latest.plan or {})["job"])
+    models = job.models
+    if ask.max_output_tokens is not None:
+        models = (models[0].model_copy(update={"max_output_tokens": ask.max_output_tokens}), *models[1:])
+    return job.model_copy(update={"models": models, "prompt": sealed.prompt})
+
+
+def seal_retry(ports: Ports, plan: Plan, *, deadline_utc: datetime | None = None) -> RoundPlan:
+    """
+    Pack the dead letters anew and open their generation, sealed. Reads no source.
+
+    Raises StaleAttempt where another generation was opened meanwhile; nothing is left behind then but files.
+    """
+    context = SinkContext(plan.job.name, plan.run, plan.window, plan.generation)
+    ports.sink(plan.job).prepare(context)
+    packed = pack_letters(ports, plan)
+    counts = asdict(packed.tally)
+    facts: dict[str, Any] = {
+        "dead_reasons": counts.pop("dead_reasons"),
+        "counts": counts,
+        "duplicates_name": packed.duplicates_name,
+        "dead_name": packed.dead_name,
+        "job": plan.job.to_json(),
+        "forced_by": "",
+        "limit": (plan.latest.plan or {}).get("limit"),
+        "goes_on": False,
+        "deadline_utc": deadline_utc.isoformat() if deadline_utc else "",
+        "price_note": packed.price_note,
+        "retries": {
+            "run": plan.latest.run,
+            "reasons": list(plan.reasons),
+            "asked_by": plan.ask.asked_by,
+            "model": plan.ask.model,
+            "max_output_tokens": plan.ask.max_output_tokens,
+        },
+    }
+    sealed = RoundPlan(plan.run, 0, packed.shards, facts)
+    found = ports.ledger.open_sealed(sealed, job=plan.job.name, window=plan.window, now=ports.clock.now())
+    log.info("retry: %s dead letters of run %s are sent again", f"{packed.tally.from_dead:,}", plan.latest.run)
+    return found
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What packing wrote, and what became of each letter."""
+
+    shards: tuple[ShardPlan, ...]
+    tally: Tally
+    duplicates_name: str
+    dead_name: str
+    price_note: str
+
+
+def pack_letters(ports: Ports, plan: Plan) -> Packed:
+    """Pack the letters into shards; each ends in exactly one count of the tally."""
+    folder = f"{plan.run}/round-0/{ports.clock.now():%H%M%S%f}"
+    duplicates_name, dead_name = f"{folder}/duplicates.parquet", f"{folder}/bad_records.parquet"
+    with ExitStack() as stack:
+        memory = stack.enter_context(seen())
+        for rows in ports.sink(plan.job).known():
+            memory.learn(rows)
+        packing = _Packing(
+            ports,
+            plan,
+            folder,
+            memory,
+            duplicates=stack.enter_context(row_writer(ports.store, duplicates_name, DUPLICATE_SCHEMA)),
+            dead=stack.enter_context(row_writer(ports.store, dead_name, DEAD_SCHEMA)),
+        )
+        with filling(packing.fillers.values()):
+            for letters in plan.letters:
+                packing.take(letters)
+            shards = sorted((one for filler in packing.fillers.values() for one in filler.close()), key=_ref)
+    tally = packing.tally
+    return Packed(
+        tuple(shards),
+        tally,
+        duplicates_name if tally.duplicates else "",
+        dead_name if tally.unrenderable else "",
+        open_lane(ports, plan.job, 0).price_note,
+    )
+
+
+def _ref(plan: ShardPlan) -> ShardRef:
+    return plan.ref
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    key: str
+    fingerprint: str
+    reason: str
+    ref: ShardRef
+    row: int
+
+
+@dataclass
+class _Packing:
+    ports: Ports
+    plan: Plan
+    folder: str
+    memory: Seen
+    duplicates: RowWriter
+    dead: RowWriter
+    tally: Tally = field(default_factory=Tally)
+
+    def __post_init__(self) -> None:
+        self.fillers: dict[int | None, ShardFiller] = {}
+        self._numbers = numbers(self.plan.run, 0)
+
+    def take(self, found: Standing) -> None:
+        """Take up the letters of one sealed round, shard by shard, in the order in which they were buried."""
+        for ref, letters in groupby(self._letters(found), key=lambda letter: letter.ref):
+            self._take_shard(found, self.ports.ledger.shard(ref), list(letters))
+
+    def _letters(self, found: Standing) -> Iterator[_Letter]:
+        run, ledger_id = found.run.run, self.ports.ledger.ledger_id
+        names = ("key", "fingerprint", "reason", "custom_id")
+        for key, print_, reason, custom_id in read_rows(self.ports.store, found.plan.facts["dead_name"], names):
+            place = place_of(custom_id or "")
+            if place is None or reason not in self.plan.reasons or reason not in found.groups:
+                continue
+            round_, shard, row = place
+            if custom_id.startswith(custom_id_prefix(ledger_id, run_code(run), round_, shard)):
+                yield _Letter(key, print_, reason, ShardRef(run, round_, shard), row)
+
+    def _take_shard(self, found: Standing, shard: Shard, letters: list[_Letter]) -> None:
+        """Find each letter's question in its shard's request file; memory is the letters of the shard."""
+        store, plan = self.ports.store, shard.plan
+        by_row: dict[int, list[_Letter]] = {}
+        for letter in letters:
+            by_row.setdefault(letter.row, []).append(letter)
+        copies = duplicates_of(self.ports, found.run.run, {it[0].fingerprint for it in by_row.values() if len(it) > 1})
+        ends_of_copies = {key: end for some in copies.values() for key, end in some}
+        read_back = reader_of(self.ports, Job.from_json((found.run.plan or {})["job"]), plan)
+        ends = read_rows(store, plan.index_name, ("window_end",))
+        for row, (line, (end,)) in enumerate(zip(lines(store, plan.requests_name), ends, strict=True)):
+            for letter in by_row.get(row, ()):
+                self._place(letter, ends_of_copies.get(letter.key, end), read_back(line), plan)
+
+    def _place(self, letter: _Letter, end: datetime | None, messages: Messages, was: ShardPlan) -> None:
+        self.tally.from_dead += 1
+        key, print_ = letter.key, letter.fingerprint
+        if not self.memory.is_new_key(key) or self.memory.is_answered_later(key, end or self.plan.window.end):
+            self.tally.superseded += 1
+        elif self.memory.is_unchanged(key, print_):
+            self.tally.unchanged += 1
+        elif (twin := self.memory.twin_of(print_, key)) is not None:
+            self.tally.duplicates += 1
+            self.duplicates.add((key, print_, twin, end))
+        else:
+            self._send(letter, end, messages, was)
+
+    def _send(self, letter: _Letter, end: datetime | None, messages: Messages, was: ShardPlan) -> None:
+        filler = self._filler(was, letter.reason)
+        body = filler.encode(messages)
+        if filler.is_too_large(body):
+            self.tally.unrenderable += 1
+            reason, detail = Reason.TOO_LARGE.value, f"the request has {len(body):,} bytes"
+            self.tally.dead_reasons[reason] = self.tally.dead_reasons.get(reason, 0) + 1
+            self.dead.add((letter.key, letter.fingerprint, reason, detail, None, None, 0, None, None, None))
+            return
+        self.tally.requests += 1
+        # The fingerprint stays that of the question as the job asks it, so that the next night finds it answered.
+        filler.add(body, key=letter.key, fingerprint=letter.fingerprint, sends=1, window_end=end)
+
+    def _filler(self, was: ShardPlan, reason: str) -> ShardFiller:
+        job, ask = self.plan.job, self.plan.ask
+        cap = None if ask.max_output_tokens is not None else second_cap(job, was, reason)
+        if cap not in self.fillers:
+            self.fillers[cap] = ShardFiller(
+                self.ports.store,
+                packing_lane(self.ports, job, 0, max_output_tokens=cap),
+                ledger=self.ports.ledger.ledger_id,
+                folder=self.folder,
+                numbers=self._numbers,
+            )
+        return self.fillers[cap]
