@@ -10,6 +10,7 @@ import typer
 
 from nightbatch import cli_progress as progress
 from nightbatch import cli_show as show
+from nightbatch.cli_cancel import cancel
 from nightbatch.cli_check import JOBS, check_files, find_job
 from nightbatch.cli_costs import costs
 from nightbatch.cli_frame import (
@@ -140,6 +141,7 @@ def status(
 
 
 app.command()(retry)
+app.command()(cancel)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from nightbatch.cli_frame import (
     EXIT_FAILED,
     Json,
     Model,
+    RunName,
     Verbose,
     errors_told,
     ledger_of_environment,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from nightbatch.ports import Ledger, Ports, Run
     from nightbatch.steps.letters import Group
 
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or a job's for its latest run.")]
 JobFile = Annotated[
     Path | None,
     typer.Option("--job", help="The job file; default: the job of this name in include/jobs, else as it was sealed."),

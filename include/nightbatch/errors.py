@@ -26,6 +26,7 @@ NightbatchError
     ├── NothingToRetry      no dead letter of the reasons asked for can be sent again
     ├── RunIncomplete       the run adds up, and rows are pending
     ├── RunFailed           the run broke a limit of the job
+    │   └── RunCancelled    a person cancelled it before every row was answered
     └── DoesNotAddUp        the books do not balance
 """
 
@@ -304,6 +305,20 @@ class RunFailed(Terminal):
     def __init__(self, run_id: str, *, problem: str, remedy: str) -> None:
         self.run_id = run_id
         super().__init__(f"run {run_id}: {problem}. {remedy}")
+
+
+class RunCancelled(RunFailed):
+    """A person cancelled the run before every row was answered."""
+
+    def __init__(self, run_id: str, *, since: datetime, loaded: int, dropped: int, cost_usd: Decimal) -> None:
+        self.since, self.loaded, self.dropped = since, loaded, dropped
+        super().__init__(
+            run_id,
+            problem=f"a person cancelled it at {since:%Y-%m-%d %H:%M} UTC. {loaded:,} answers are loaded, for "
+            f"{cost_usd:.4f} USD; {dropped:,} rows are dead letters, and nothing sends them on its own",
+            remedy=f"To send them after all, as they were rendered: `nightbatch retry {run_id} --reason cancelled`. To "
+            "ask them with another prompt: mend it, and run the window with force.",
+        )
 
 
 class DoesNotAddUp(Terminal):

@@ -36,8 +36,11 @@ from nightbatch.job import Job
 from nightbatch.logs import about, logger
 from nightbatch.ports import PendingFile, Ports, RoundPlan, Run, Shard, Store
 from nightbatch.steps import pack as packing
+from nightbatch.steps.ask_again import Ask, plan_retry, was_heard
 from nightbatch.steps.budgets import SHARES, sharing
 from nightbatch.steps.canary import hold_back, let_go, stopped, wants_canary
+from nightbatch.steps.cancel import stop_batches
+from nightbatch.steps.chain import rounds_of
 from nightbatch.steps.discard import discard
 from nightbatch.steps.estimate import Estimate, NoStore, estimate
 from nightbatch.steps.give_up import give_up
@@ -50,7 +53,7 @@ from nightbatch.steps.render import render
 from nightbatch.steps.resolve import resolve
 from nightbatch.steps.resume import Past, past_of, pending_for
 from nightbatch.steps.retry import bury, retry
-from nightbatch.steps.second_chance import Ask, pack_letters, plan_retry, seal_retry, was_heard
+from nightbatch.steps.second_chance import pack_letters, seal_retry
 from nightbatch.steps.seen import Seen, seen
 from nightbatch.steps.settle import Books, books_of, settle
 from nightbatch.steps.submit import submit
@@ -408,6 +411,24 @@ def fail_unplanned(ports: Ports, job: Job, window: Window, *, link: str = "") ->
     raise problem
 
 
+def cancel(ports: Ports, run: str, *, drops: bool, watch: Watch = lambda _: None) -> Books:
+    """
+    Cancel an open run at the vendor, wait for what is done, load it, and settle.
+
+    Called again after a crash, it goes on. With `drops` rows without an answer are dead letters, else pending.
+    Raises what settle raises: RunCancelled, or RunIncomplete.
+    """
+    ports.ledger.cancel(run, drops=drops, now=ports.clock.now())
+    job, asked, rounds = sealed_job(ports, run), set[str](), 0
+    while rounds < len(found := rounds_of(ports, run)):
+        rounds = len(found)
+        shards = tuple(shard.plan for shard in ports.ledger.shards(run))
+        whole = RoundPlan(run, rounds - 1, shards, {})
+        if not _finish_shards(ports, job, whole, watch, each=lambda: stop_batches(ports, run, asked)):
+            break
+    return finish(ports, job, run)
+
+
 def find_run(ports: Ports, job: Job, window: Window) -> Run | None:
     """Give the latest generation of a window, where there is one."""
     same = ports.ledger.runs(job=job.name, window=window)
@@ -458,16 +479,19 @@ def _prepare_when_free(ports: Ports, job: Job, window: Window, options: Options,
             ports.clock.sleep(ports.settings.poll_from_s)
 
 
-def _finish_shards(ports: Ports, job: Job, plan: RoundPlan, watch: Watch) -> bool:
+def _finish_shards(
+    ports: Ports, job: Job, plan: RoundPlan, watch: Watch, *, each: Callable[[], None] = lambda: None
+) -> bool:
     """
     Advance all shards of a round in turn until each is finished; sleeps while all of them wait.
 
-    Says False where some could not be looked after, because the account could not be used.
+    `each` opens every turn. Says False where some could not be looked after, because the account could not be used.
     """
     waiting: Sequence[ShardRef] = [shard.ref for shard in plan.shards]
     failures, said = 0, set[str]()
     is_usable = True
     while waiting:
+        each()
         outcomes: dict[ShardRef, Waiting | Finished] = {}
         for ref in waiting:
             try:
@@ -511,6 +535,7 @@ __all__ = [
     "Progress",
     "advance",
     "books_of",
+    "cancel",
     "close_round",
     "due_utc",
     "fail_unplanned",

@@ -391,6 +391,10 @@ class Run:
     """What settle added up last."""
     staging_removed_utc: datetime | None = None
     """Since when its files in the store are gone, or going: none of them may be read any more."""
+    cancelled_utc: datetime | None = None
+    """When a person cancelled it: nothing of it is sent any more."""
+    cancel_drops: bool = False
+    """Whether the rows that it did not get answered become dead letters; else they are pending."""
 
 
 @dataclass(frozen=True)
@@ -590,6 +594,14 @@ class Ledger(Protocol):
 
     def settle(self, run: str, *, state: str, books: Mapping[str, Any], now: datetime) -> None:
         """Close (or leave `open`) a run with its books; a settled run no longer holds its window."""
+
+    def cancel(self, run: str, *, drops: bool, now: datetime) -> Run:
+        """
+        Mark an open run as cancelled, and set every shard aside that is not under way, in one commit.
+
+        From then on nothing of it can be sent: shards that are sealed or come back later are held too. The first
+        mark stands. Raises StaleAttempt where the run is not open.
+        """
 
     # shards and attempts
     def shards(self, run: str, *, round_: int | None = None) -> list[Shard]:

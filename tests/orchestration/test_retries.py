@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.orchestration.night import NIGHT, Ended, Night
+from tests.orchestration.test_runs import before
 
 RECORDS = [(f"k{n}", f"text {n}", "2026-11-20") for n in range(8)]
 ALL = {f"k{n}": f"text {n}" for n in range(8)}
@@ -74,3 +77,30 @@ def test_a_dry_run_says_what_a_retry_would_send_and_sends_nothing(make_night: Ca
 
     assert ended.xcoms["prepare", "dry_run"] == {"requests": len(dead), "shards": -(-len(dead) // 3)}
     assert (len(night.batches()), [run.generation for run in night.runs()]) == (sent, [1])
+
+
+def test_a_run_that_is_cancelled_ends_red_sends_nothing_and_may_be_sent_later(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person cancels when one of three shards is at the vendor: the command's one commit is all that the Dag sees."""
+    night.fill(RECORDS)
+    marked: list[str] = []
+
+    def cancel(ports: Any, _job: Any, ref: Any) -> None:
+        if ref.shard == 1 and not marked:
+            ports.ledger.cancel(ref.run, drops=True, now=ports.clock.now())
+            marked.append(ref.run)
+
+    before(monkeypatch, "advance", cancel)
+    dag = night.dag()
+
+    ended = night.test(dag)
+
+    assert (ended.state, {name for name, state in ended.tasks.items() if state == "failed"}) == ("failed", {"settle"})
+    assert (len(night.batches()), len(night.answers())) == (1, 3)
+    assert set(night.dead().values()) == {"cancelled"}
+
+    later = night.run(dag, {**NIGHT, "retry": ["cancelled"]})
+
+    assert (later.state, night.answers(), night.dead()) == ("success", ALL, {})
+    assert sum(batch["rows"] for batch in night.batches()) == 8

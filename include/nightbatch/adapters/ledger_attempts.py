@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from nightbatch.adapters import ledger_money
 from nightbatch.adapters.ledger_runs import lock_run
 from nightbatch.adapters.ledger_shards import cost_values, lock_shard, move, of_shard, ref_of
-from nightbatch.adapters.ledger_tables import attempts
+from nightbatch.adapters.ledger_tables import attempts, runs
 from nightbatch.adapters.ledger_types import AnyRow
 from nightbatch.core.batch import BatchState, BatchStatus
 from nightbatch.core.ids import ShardRef
@@ -107,7 +107,10 @@ def note_open(connection: sa.Connection, attempt_id: int, state: BatchState, *, 
 
 
 def _is_untouched(shard: AnyRow, attempt: AnyRow) -> bool:
-    return (shard.state, shard.attempts) == (ShardState.SEALED, attempt.number)
+    waits = shard.state == ShardState.SEALED
+    # A person cancelled meanwhile, and no round has taken its rows yet: what was paid is still used.
+    is_held = (shard.state, shard.held_reason) == (ShardState.HELD, Reason.CANCELLED) and shard.taken_by_round is None
+    return (waits or is_held) and shard.attempts == attempt.number
 
 
 def _check_owner(connection: sa.Connection, attempt: AnyRow, batch_id: str) -> None:
@@ -154,6 +157,8 @@ def end_attempt(
     _, attempt = _lock(connection, attempt_id)
     if attempt.state == outcome:
         return
+    if not hold and _is_cancelled(connection, attempt.run):
+        hold = Reason.CANCELLED.value
     if attempt.state not in _MAY_END[outcome]:
         raise _stale(attempt, expected=" or ".join(_MAY_END[outcome]))
     _change(connection, attempt, state=outcome, ended_utc=now, end_reason=short(reason))
@@ -163,6 +168,10 @@ def end_attempt(
         move(connection, ref_of(attempt), ShardState.HELD, now=now, **_held(hold, reason), **free)
     else:
         move(connection, ref_of(attempt), ShardState.SEALED, now=now, **free)
+
+
+def _is_cancelled(connection: sa.Connection, run: str) -> bool:
+    return connection.execute(sa.select(runs.c.cancelled_utc).where(runs.c.run == run)).scalar() is not None
 
 
 def _held(reason: str, problem: str) -> dict[str, str]:

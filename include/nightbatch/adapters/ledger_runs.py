@@ -14,6 +14,7 @@ from nightbatch.adapters.ledger_tables import jobs, pending, rounds, runs, shard
 from nightbatch.adapters.ledger_types import AnyRow
 from nightbatch.core.ids import ShardRef, run_id
 from nightbatch.core.shard import ShardState
+from nightbatch.core.verdict import Reason
 from nightbatch.core.window import Window
 from nightbatch.errors import RunOverlaps, StaleAttempt
 from nightbatch.ports import PendingFile, RoundPlan, Run
@@ -109,6 +110,8 @@ def _run_of(row: AnyRow) -> Run:
         plan=row.plan,
         books=row.books,
         staging_removed_utc=row.staging_removed_utc,
+        cancelled_utc=row.cancelled_utc,
+        cancel_drops=bool(row.cancel_drops),
     )
 
 
@@ -148,7 +151,9 @@ def seal(
         raise ValueError(f"a shard of another round is in the plan of {plan.run} round {plan.round}")
     connection.execute(sa.insert(rounds).values(run=plan.run, round=plan.round, facts=dict(plan.facts), sealed_utc=now))
     if plan.shards:
-        connection.execute(sa.insert(shards), [plan_values(shard, now=now) for shard in plan.shards])
+        # In a cancelled run what is sealed is held at once, by whoever did not know yet.
+        held = {"state": ShardState.HELD.value, "held_reason": Reason.CANCELLED.value} if found.cancelled_utc else {}
+        connection.execute(sa.insert(shards), [plan_values(shard, now=now) | held for shard in plan.shards])
     for ref in sorted(takes):
         _take(connection, ref, by=plan)
     for file in sorted(claims, key=lambda file: (file.run, file.name)):

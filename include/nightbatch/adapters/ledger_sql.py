@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from nightbatch.adapters import (
     ledger_attempts,
     ledger_begin,
+    ledger_cancel,
     ledger_costs,
     ledger_events,
     ledger_gates,
@@ -121,6 +122,11 @@ class SqlLedger(Tidying):
         """Close (or leave `open`) a run with its books; a run that was closed stays closed."""
         with self._database.write() as connection:
             ledger_runs.settle(connection, run, state=state, books=books, now=now)
+
+    def cancel(self, run: str, *, drops: bool, now: datetime) -> Run:
+        """Mark an open run as cancelled, and set every shard aside that is not under way."""
+        with self._database.write() as connection:
+            return ledger_cancel.cancel(connection, run, drops=drops, now=now)
 
     # shards and attempts
     def shards(self, run: str, *, round_: int | None = None) -> list[Shard]:

@@ -39,6 +39,7 @@ runs = sa.Table(
     sa.Column("settled_utc", UtcTime),
     sa.Column("books", sa.JSON(none_as_null=True)),
     sa.Column("cancelled_utc", UtcTime),
+    sa.Column("cancel_drops", sa.Boolean),
     sa.Column("staging_removed_utc", UtcTime),
     sa.Column("staging_emptied_utc", UtcTime),
     sa.UniqueConstraint("job", "window_start_utc", "window_end_utc", "generation", name="nb_runs_window_key"),

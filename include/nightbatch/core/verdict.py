@@ -61,6 +61,7 @@ class Verdict:
 
 GOOD = Verdict(VerdictKind.GOOD)
 MISSING = Verdict(VerdictKind.AGAIN, Reason.MISSING, "sent, and in no result file; possibly billed")
+CUT_OFF = Verdict(VerdictKind.AGAIN, Reason.CANCELLED, "sent, and in no result file of a run that was cancelled")
 
 Check = Callable[[str], Verdict]
 """Judges an answer's text against the job's schema."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nightbatch.ports import Ledger, Ports, RoundPlan, Run
@@ -40,3 +40,15 @@ def rounds_of(ports: Ports, run: str) -> list[RoundPlan]:
     while (plan := ports.ledger.sealed(run, len(rounds))) is not None:
         rounds.append(plan)
     return rounds
+
+
+def left_pending(ports: Ports, run: Run, before: Sequence[Run]) -> int:
+    """
+    Count the pending rows that a run which sends dead letters again left to others.
+
+    It takes none of them, so that they still wait, and its window is not done.
+    """
+    if not retried_reasons(run.plan):
+        return 0
+    names = {one.run for one in before}
+    return sum(file.rows for file in ports.ledger.pending(run.job) if file.run in names)

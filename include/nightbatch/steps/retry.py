@@ -11,6 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from nightbatch.core.ids import custom_id_prefix, run_code
+from nightbatch.core.money import ZERO
 from nightbatch.core.request import Endpoint, Messages
 from nightbatch.core.round import Choice, Fate, choose
 from nightbatch.core.shard import ShardState
@@ -19,7 +21,7 @@ from nightbatch.job import Job
 from nightbatch.logs import logger
 from nightbatch.ports import DEAD_SCHEMA, PendingFile, Ports, RoundPlan, Shard
 
-from .lanes import open_lane, packing_lane
+from .lanes import packing_lane
 from .letters import Reckoning
 from .load import Copies, context_of, duplicates_of
 from .pack import WINDOW_END, ShardFiller, filling, numbers
@@ -149,14 +151,17 @@ class _Sorting:
         self.fillers: dict[tuple[int, int | None, str], ShardFiller] = {}
         self.second_chance = Reckoning(self.ports, self.job)
         self._numbers = numbers(self.run, self.seals)
-        self._own_end = self.ports.ledger.run(self.run).window.end
+        run = self.ports.ledger.run(self.run)
+        self._own_end = run.window.end
+        self._drops = run.cancelled_utc is not None and run.cancel_drops
+        self.has_rounds = self.has_rounds and run.cancelled_utc is None
 
     def sort(self, shard: Shard) -> None:
         """Give every bad row of a shard its fate; memory is the shard's bad rows, without their texts."""
         bad = dict(self._bad_rows(shard))
         if not bad:
             return
-        fates = {row: self._choose(shard, it) for row, it in bad.items()}
+        fates = {row: self._fate(shard, it) for row, it in bad.items()}
         unsent = {it.fingerprint for row, it in bad.items() if fates[row].fate is not Fate.SEND}
         copies = duplicates_of(self.ports, self.run, unsent)
         read_back = reader_of(self.ports, self.job, shard.plan)
@@ -206,6 +211,11 @@ class _Sorting:
         came_late = not self.has_rounds and row.kind is VerdictKind.CHANGE and row.sends <= self.job.rounds
         return Choice(Fate.PENDING) if came_late else choice
 
+    def _fate(self, shard: Shard, row: _BadRow) -> Choice:
+        """Give a row its fate; in a cancelled run nothing is sent again, and nothing is left for another run either."""
+        choice = self._choose(shard, row)
+        return Choice(Fate.DEAD) if self._drops else choice
+
     def _helpful(self, shard: Shard, row: _BadRow, choice: Choice) -> Choice:
         """Take out of a choice what can not help this question."""
         if choice.hint and self.job.endpoint(choice.model) is Endpoint.EMBEDDINGS:
@@ -253,12 +263,7 @@ class _Sorting:
     def _bury(self, shard: Shard, rows: set[int], copies: Copies) -> None:
         if not rows:
             return
-        names = (
-            "row", "key", "fingerprint", "reason", "detail", "answer", "model", "custom_id", "cost_usd",
-        )  # fmt: skip
-        for row, key, fingerprint, reason, detail, raw, model, custom_id, cost in read_rows(
-            self.ports.store, shard.verdicts_name, names
-        ):
+        for row, key, fingerprint, reason, detail, raw, model, custom_id, cost in self._verdicts(shard):
             if row not in rows:
                 continue
             rest = (reason, detail, raw, model, shard.plan.ref.round, custom_id)
@@ -267,3 +272,16 @@ class _Sorting:
             for copy, _ in copies.get(fingerprint, ()):
                 self.dead.add((copy, fingerprint, *rest, key, cost * 0))
                 self.copies_dead += 1
+
+    def _verdicts(self, shard: Shard) -> Iterator[tuple[Any, ...]]:
+        """Stream what is known of a shard's rows; those of one that was never sent have its reason alone."""
+        if shard.state is not ShardState.HELD:
+            names = ("row", "key", "fingerprint", "reason", "detail", "answer", "model", "custom_id", "cost_usd")
+            yield from read_rows(self.ports.store, shard.verdicts_name, names)
+            return
+        ref = shard.plan.ref
+        prefix = custom_id_prefix(self.ports.ledger.ledger_id, run_code(ref.run), ref.round, ref.shard)
+        index = read_rows(self.ports.store, shard.plan.index_name, ("key", "fingerprint"))
+        for row, (key, fingerprint) in enumerate(index):
+            told = (shard.held_reason, "not sent", None, shard.plan.model, f"{prefix}{row}", ZERO)
+            yield (row, key, fingerprint, *told)

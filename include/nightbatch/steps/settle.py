@@ -11,12 +11,12 @@ from typing import Any
 from nightbatch.core.money import Cost, total
 from nightbatch.core.shard import ShardState
 from nightbatch.core.verdict import Reason
-from nightbatch.errors import DoesNotAddUp, NightbatchError, RunFailed, RunIncomplete
+from nightbatch.errors import DoesNotAddUp, NightbatchError, RunCancelled, RunFailed, RunIncomplete
 from nightbatch.job import Job
 from nightbatch.logs import logger
 from nightbatch.ports import Ports, Run, Shard
 
-from .chain import earlier_of, retried_reasons, rounds_of
+from .chain import earlier_of, left_pending, rounds_of
 from .letters import by_reason, standing
 from .retry import bury, is_untaken, retry
 
@@ -229,18 +229,6 @@ def differences(books: Books, shards: Sequence[Shard]) -> list[str]:
     return found
 
 
-def left_pending(ports: Ports, run: Run, before: Sequence[Run]) -> int:
-    """
-    Count the pending rows that a run which sends dead letters again left to others.
-
-    It takes none of them, so that they still wait, and its window is not done.
-    """
-    if not retried_reasons(run.plan):
-        return 0
-    names = {one.run for one in before}
-    return sum(file.rows for file in ports.ledger.pending(run.job) if file.run in names)
-
-
 def _judge(
     job: Job, run: Run, books: Books, shards: Sequence[Shard], *, before: Sequence[Run], waiting: int
 ) -> NightbatchError | None:
@@ -263,6 +251,11 @@ def _limits(job: Job, run: Run, books: Books, earlier: Sequence[Books]) -> RunFa
     # whose dead letters had their second chance: one bad row is little of a window of thousands, and no bad row is
     # forgotten. What was left pending, or was sent again, counts once.
     chain = (books, *earlier)
+    dropped = books.dead.get(Reason.CANCELLED.value, 0)
+    if run.cancelled_utc is not None and dropped:
+        return RunCancelled(
+            books.run, since=run.cancelled_utc, loaded=books.merged, dropped=dropped, cost_usd=books.cost_usd
+        )
     dead = sum(one.dead_rows - one.from_dead for one in chain)
     rows = books.rows + sum(one.rows - one.pending_rows for one in earlier)
     share = dead / rows if rows else 0.0

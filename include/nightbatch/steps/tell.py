@@ -8,7 +8,7 @@ from typing import Any
 
 from nightbatch.core.deadline import Lateness, lateness
 from nightbatch.core.shard import ShardState
-from nightbatch.errors import NightbatchError, RunIncomplete
+from nightbatch.errors import NightbatchError, RunCancelled, RunIncomplete
 from nightbatch.job import Job
 from nightbatch.logs import logger
 from nightbatch.ports import Message, Ports, Run, Shard
@@ -84,8 +84,8 @@ def late_message(
         ),
         happens_next="nightbatch goes on waiting; every answer is loaded as it arrives, and nothing is sent twice.",
         to_do=(
-            f"If the answers are no use later, run `nightbatch status {run.job}` to see which batch is slow and decide "
-            "whether to cancel it at the vendor; its finished rows are still loaded and paid. Otherwise do nothing."
+            f"If the answers are no use later, run `nightbatch status {run.job}` to see which batch is slow; "
+            f"`nightbatch cancel {run.run}` says what a cancel costs and keeps before it asks. Otherwise do nothing."
         ),
         link=link or ports.settings.ui_base_url,
     )
@@ -131,9 +131,13 @@ def _failure(ports: Ports, run: Run, books: Books | None, problem: NightbatchErr
     what = f"{problem.pending:,} rows are pending" if isinstance(problem, RunIncomplete) else str(run.window)
     gate = stopped(ports.ledger, run.run)
     moment = f"{ports.clock.now():%Y%m%dT%H%M%S}"
+    # Whoever settles it then, the command or the Dag, tells of one cancel once.
+    ending = (
+        "cancelled" if isinstance(problem, RunCancelled) else f"failed:{books.state if books else 'no-plan'}:{moment}"
+    )
     return Message(
         # A run may fail, be cleared, and fail again: each ending is an event of its own.
-        event_id=f"{run.run}:failed:{books.state if books else 'no-plan'}:{moment}",
+        event_id=f"{run.run}:{ending}",
         kind="incomplete" if is_incomplete else "failed",
         title=f"{run.job}: {what}",
         facts=(

@@ -13,7 +13,7 @@ from nightbatch.core.ids import custom_id_prefix, row_of, run_code
 from nightbatch.core.money import Cost, Usage
 from nightbatch.core.request import Endpoint
 from nightbatch.core.result import Result
-from nightbatch.core.verdict import MISSING, Verdict, VerdictKind, judge
+from nightbatch.core.verdict import CUT_OFF, MISSING, Verdict, VerdictKind, judge
 from nightbatch.errors import AccountTrouble
 from nightbatch.job import Job
 from nightbatch.logs import logger
@@ -89,6 +89,8 @@ class _Reading:
         self.store, self.shard, self.lane, self.out = ports.store, shard, lane, out
         ref = shard.plan.ref
         self.prefix = custom_id_prefix(ports.ledger.ledger_id, run_code(ref.run), ref.round, ref.shard)
+        # Vendors do not list what a cancelled batch did not get to.
+        self.unheard_of = MISSING if ports.ledger.run(ref.run).cancelled_utc is None else CUT_OFF
         self.check = AnswerChecker(job.answer.json_schema, embeddings=lane.endpoint is Endpoint.EMBEDDINGS)
         self.index = list(read_rows(ports.store, shard.plan.index_name, ("key", "fingerprint", "sends")))
         self.verdicts: list[Verdict | None] = [None] * shard.plan.rows
@@ -105,7 +107,7 @@ class _Reading:
                 self._take(line)
         for row, verdict in enumerate(self.verdicts):
             if verdict is None:
-                self._write(row, MISSING, None, Cost())
+                self._write(row, self.unheard_of, None, Cost())
 
     def _take(self, line: bytes) -> None:
         try:

@@ -108,6 +108,7 @@ def _add_tidying() -> None:
     op.add_column("nb_attempts", sa.Column("result_files", sa.JSON))
     op.add_column("nb_attempts", sa.Column("vendor_files_deleted_utc", UtcTime))
     op.add_column("nb_runs", sa.Column("cancelled_utc", UtcTime))
+    op.add_column("nb_runs", sa.Column("cancel_drops", sa.Boolean))
     op.add_column("nb_runs", sa.Column("staging_removed_utc", UtcTime))
     op.add_column("nb_runs", sa.Column("staging_emptied_utc", UtcTime))
 
