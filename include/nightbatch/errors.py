@@ -19,6 +19,7 @@ NightbatchError
     ├── AccountTrouble      key, credit or permission: sending stops, rows stay pending
     ├── AccountChanged      the key belongs to another account than a batch that it should look after
     ├── BudgetExceeded      the worst case would go over the budget
+    ├── QueueTooSmall       a shard is more than may ever wait in the vendor's queue
     ├── PlanChanged         what would be sent is not what was sealed
     ├── BatchVanished       the vendor no longer knows a batch that was paid
     ├── StagingRemoved      the run's files are past the job's retention
@@ -232,6 +233,18 @@ class BudgetExceeded(Terminal):
         if needed_usd > budget_usd:
             remedy = f"No such budget is ever enough for it: raise {key}, or lower max_output_tokens or shard.max_rows"
         super().__init__(f"{use}. This shard was not sent and its rows are pending. {remedy}.")
+
+
+class QueueTooSmall(Terminal):
+    """A shard is more than may ever wait in the vendor's queue, so it would wait for ever."""
+
+    def __init__(self, shard: str, *, queue: str, needed: int, most: int, unit: str) -> None:
+        self.shard, self.queue, self.needed, self.most, self.unit = shard, queue, needed, most, unit
+        super().__init__(
+            f"shard {shard} would hold {needed:,} {unit} in the queue of {queue}, where at most {most:,} may wait. It "
+            "was not sent; its rows are pending, and the next plan packs them into smaller shards: run the window "
+            "again. If the vendor allows more, raise `queue` in the connection's extra."
+        )
 
 
 class PlanChanged(Terminal):

@@ -12,7 +12,7 @@ The ten steps in order, one job end to end, no Airflow. START HERE.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from itertools import chain
@@ -479,6 +479,10 @@ def _prepare_when_free(ports: Ports, job: Job, window: Window, options: Options,
             ports.clock.sleep(ports.settings.poll_from_s)
 
 
+def _not_due(held_up: Mapping[ShardRef, Waiting], now: datetime) -> Iterator[tuple[ShardRef, Waiting]]:
+    yield from ((ref, waiting) for ref, waiting in held_up.items() if now < waiting.until)
+
+
 def _finish_shards(
     ports: Ports, job: Job, plan: RoundPlan, watch: Watch, *, each: Callable[[], None] = lambda: None
 ) -> bool:
@@ -488,12 +492,16 @@ def _finish_shards(
     `each` opens every turn. Says False where some could not be looked after, because the account could not be used.
     """
     waiting: Sequence[ShardRef] = [shard.ref for shard in plan.shards]
+    held_up: dict[ShardRef, Waiting] = {}
     failures, said = 0, set[str]()
     is_usable = True
     while waiting:
         each()
-        outcomes: dict[ShardRef, Waiting | Finished] = {}
+        # What is not due is left alone: neither the vendor nor the line at its queue is asked more than needed.
+        outcomes: dict[ShardRef, Waiting | Finished] = dict(_not_due(held_up, ports.clock.now()))
         for ref in waiting:
+            if ref in outcomes:
+                continue
             try:
                 outcomes[ref] = advance(ports, job, ref)
                 failures = 0
@@ -509,8 +517,8 @@ def _finish_shards(
                     with about(job=job.name, run=ref.run, shard=ref.name):
                         log.error("%s", error)
                 said.add(str(error))
-        waits = [outcome for outcome in outcomes.values() if isinstance(outcome, Waiting)]
-        waiting = [ref for ref, outcome in outcomes.items() if isinstance(outcome, Waiting)]
+        held_up = {ref: outcome for ref, outcome in outcomes.items() if isinstance(outcome, Waiting)}
+        waits, waiting = list(held_up.values()), list(held_up)
         total = len(plan.shards)
         watch(Progress(f"round {plan.round}", total - len(waiting), total, waits[0].reason if waits else ""))
         if waits:

@@ -84,6 +84,8 @@ class Job(Part):
     """The most all runs of the job may cost together in what they reserve on one day of the job's time zone."""
     budget_month_usd: Usd | None = None
     """The most all runs of the job may cost together in what they reserve in one calendar month of its time zone."""
+    priority: Annotated[int, Field(strict=True, ge=-100, le=100)] = 0
+    """Who goes first where shards of several jobs wait for a place in a vendor's queue: the higher number, −100 to 100."""  # noqa: E501 - one sentence is one line in docs/job-file.md
     shard: ShardSpec = ShardSpec()
     """How much one batch may hold."""
     canary: CanarySpec | None = None

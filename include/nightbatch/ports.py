@@ -16,6 +16,7 @@ from .core.budget import Budget
 from .core.experience import Experience, PastEstimate
 from .core.ids import Label, ShardRef
 from .core.money import Cost, Price, Usage
+from .core.queue import Ask, QueueRules
 from .core.request import Endpoint, Messages, RequestSpec
 from .core.result import Result
 from .core.shard import Limits, ShardPlan, ShardState
@@ -278,6 +279,8 @@ class Provider(Protocol):
     """The most that all jobs of the account may spend in a month, as the connection says; None for no limit."""
     found_by: Literal["label", "count"]
     """How a lost batch is found: by its label in the vendor's metadata, or only by its time and number of rows."""
+    queue: QueueRules
+    """What may wait there: the vendor's defaults, and what the connection says instead."""
 
     def encoder(self, spec: RequestSpec) -> Encoder:
         """Give what encodes requests of this kind."""
@@ -534,6 +537,27 @@ class Intent:
     """Vendors without labels: no two unresolved intents of an account may have the same number of rows."""
     budgets: tuple[Budget, ...] = ()
     """What the reserve must fit, all of them."""
+    ask: Ask | None = None
+    """How it asks for a place in the vendor's queue; None for a shard that needs none."""
+
+
+@dataclass(frozen=True)
+class QueuedShard:
+    """A shard that waits for a place in a vendor's queue."""
+
+    ref: ShardRef
+    provider: str
+    account: str
+    model: str
+    job: str
+    priority: int
+    tokens: int
+    rows: int
+    since_utc: datetime
+    seen_utc: datetime
+    """When it last asked."""
+    reason: str
+    """What it was told then: who is ahead, and how full the queue is."""
 
 
 class Ledger(Protocol):
@@ -612,11 +636,16 @@ class Ledger(Protocol):
 
     def begin(self, intent: Intent, *, now: datetime) -> Attempt:
         """
-        Claim the shard, write the intent, and reserve the worst case, in one commit.
+        Claim the shard, write the intent, take a place in the queue, and reserve the worst case, in one commit.
 
-        Raises StaleAttempt; BudgetExceeded where what is spent and this are more than a budget, BudgetTaken where they
-        are with what is reserved; MustWait (`distinct_rows`).
+        The places in use are the attempts under way of the account, in all runs. Raises StaleAttempt; BudgetExceeded
+        where what is spent and this are more than a budget, BudgetTaken where they are with what is reserved;
+        QueueTooSmall; MustWait for `distinct_rows`, or because it is not the shard's turn, which it then waits for in
+        line.
         """
+
+    def queue(self) -> list[QueuedShard]:
+        """List the shards that wait for a place, who came first first; also those whose process may be dead."""
 
     def note_file(self, attempt_id: int, file_id: str) -> None:
         """Keep the id of the uploaded file."""
@@ -649,6 +678,14 @@ class Ledger(Protocol):
 
         With `hold` (a `Reason` value) the shard is set aside in the same commit, so that nobody can send it between,
         and `reason` is kept as its problem.
+        """
+
+    def end_full(self, attempt_id: int, rules: QueueRules, *, reason: str, wait: timedelta, now: datetime) -> None:
+        """
+        End an attempt that the vendor refused because its queue is full; twice changes nothing.
+
+        With other shards of ours in the queue, what they hold is the limit from now on, and this shard waits its
+        turn. Without, somebody else's work fills the queue, and no shard of the account tries again before `wait`.
         """
 
     def hold(self, ref: ShardRef, reason: str, *, problem: str = "", now: datetime) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from nightbatch.adapters import ledger_money
+from nightbatch.adapters import ledger_money, ledger_queue
 from nightbatch.adapters.ledger_engine import insert_absent
 from nightbatch.adapters.ledger_runs import lock_job, lock_run
 from nightbatch.adapters.ledger_shards import attempt_of, lock_shard, move, of_shard, ref_of
-from nightbatch.adapters.ledger_tables import accounts, attempts, runs
+from nightbatch.adapters.ledger_tables import attempts, runs
 from nightbatch.adapters.ledger_types import AnyRow, rounded_up
 from nightbatch.core.shard import ShardState
 from nightbatch.errors import MustWait, RunIncomplete, RunOverlaps, StaleAttempt
@@ -21,10 +21,14 @@ RIVAL_PAUSE = timedelta(seconds=5)
 """How long, at least, a shard waits for another one that could be taken for it."""
 
 
-def begin(connection: sa.Connection, intent: Intent, *, now: datetime) -> Attempt:
-    """Claim a shard, write the intent and reserve the worst case; see the port."""
+def begin(connection: sa.Connection, intent: Intent, *, now: datetime) -> Attempt | MustWait:
+    """
+    Claim a shard, take a place in the queue, write the intent and reserve the worst case; see the port.
+
+    MustWait is given where the shard waits in line, since that must be committed, and raised where nothing was written.
+    """
     ref = intent.ref
-    _lock_account(connection, intent)
+    ledger_queue.lock_account(connection, intent.provider, intent.account)
     if ledger_money.counts_a_job(intent.budgets):
         lock_job(connection, ref.run)
     run = lock_run(connection, ref.run)
@@ -32,6 +36,9 @@ def begin(connection: sa.Connection, intent: Intent, *, now: datetime) -> Attemp
     _check_turn(connection, run, shard, intent, now=now)
     reserve_usd = rounded_up(intent.reserve_usd)
     ledger_money.check_budgets(connection, intent, job=run.job, needed_usd=reserve_usd, now=now)
+    wait = ledger_queue.take_place(connection, intent, job=run.job, shard=shard, now=now)
+    if wait is not None:
+        return wait
     number = shard.attempts + 1
     send_deadline = now + intent.send_for
     values: dict[str, Any] = {
@@ -50,21 +57,17 @@ def begin(connection: sa.Connection, intent: Intent, *, now: datetime) -> Attemp
         "certain_utc": send_deadline + intent.certain_after,
         "reserved_usd": reserve_usd,
         "model": shard.model,
+        "queue_tokens": ledger_queue.tokens_of(shard),
     }
     if not insert_absent(connection, attempts, **values):
-        raise _rival(connection, intent, rows=shard.rows, now=now)
+        rival = _rival(connection, intent, rows=shard.rows, now=now)
+        ledger_queue.keep_place_in_line(connection, intent, job=run.job, shard=shard, wait=rival, now=now)
+        return rival
     row = connection.execute(sa.select(attempts).where(of_shard(ref), attempts.c.number == number)).one()
     ledger_money.reserve(connection, row.attempt_id, reserve_usd, day=intent.day, now=now)
     claimed = {"attempts": number, "current_attempt": number, "not_before_utc": None, "waits_for": ""}
     move(connection, ref, ShardState.SUBMITTING, now=now, **claimed)
     return attempt_of(row._mapping)
-
-
-def _lock_account(connection: sa.Connection, intent: Intent) -> None:
-    """Make this the only transaction that begins an attempt in the account, so that what is free is free for it."""
-    is_account = sa.and_(accounts.c.provider == intent.provider, accounts.c.account == intent.account)
-    insert_absent(connection, accounts, provider=intent.provider, account=intent.account)
-    connection.execute(sa.select(accounts).where(is_account).with_for_update(key_share=True)).one()
 
 
 def _check_turn(connection: sa.Connection, run: AnyRow, shard: AnyRow, intent: Intent, *, now: datetime) -> None:

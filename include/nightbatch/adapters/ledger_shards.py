@@ -43,6 +43,7 @@ _PLAIN_PLAN = (
     "hint",
     "index_sha256",
     "prompt_version",
+    "queue_tokens",
 )
 _PLAIN_ATTEMPT = (
     "attempt_id",

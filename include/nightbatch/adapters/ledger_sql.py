@@ -19,10 +19,12 @@ from nightbatch.adapters import (
     ledger_migrate,
     ledger_money,
     ledger_problems,
+    ledger_queue,
     ledger_runs,
     ledger_shards,
 )
 from nightbatch.adapters.ledger_engine import Database
+from nightbatch.adapters.ledger_full import Queueing
 from nightbatch.adapters.ledger_tables import meta
 from nightbatch.adapters.ledger_tidy import Tidying
 from nightbatch.core.batch import BatchState
@@ -30,10 +32,11 @@ from nightbatch.core.experience import Experience, PastEstimate
 from nightbatch.core.ids import ShardRef
 from nightbatch.core.money import Cost
 from nightbatch.core.window import Window
+from nightbatch.errors import MustWait
 from nightbatch.ports import Attempt, CostLine, Gate, Intent, PendingFile, RoundPlan, Run, Shard
 
 
-class SqlLedger(Tidying):
+class SqlLedger(Queueing, Tidying):
     """
     The ledger of the port, over SQL. Open it with `open` or `open_or_migrate`; it may be shared by threads.
 
@@ -140,9 +143,12 @@ class SqlLedger(Tidying):
             return ledger_shards.shard(connection, ref)
 
     def begin(self, intent: Intent, *, now: datetime) -> Attempt:
-        """Claim the shard, write the intent, and reserve the worst case, in one commit."""
+        """Claim the shard, write the intent, take a place in the queue, and reserve the worst case, in one commit."""
         with self._database.write() as connection:
-            return ledger_begin.begin(connection, intent, now=now)
+            begun = ledger_begin.begin(connection, intent, now=now)
+        if isinstance(begun, MustWait):
+            raise begun  # after the commit, which keeps its place in the line
+        return begun
 
     def note_file(self, attempt_id: int, file_id: str) -> None:
         """Keep the id of the uploaded file. Raises StaleAttempt unless the attempt is still an intent."""
@@ -184,11 +190,14 @@ class SqlLedger(Tidying):
         """Set a shard that is not under way aside: its rows are pending for `reason`."""
         with self._database.write() as connection:
             ledger_attempts.hold(connection, ref, reason, problem=problem, now=now)
+            ledger_queue.leave(connection, ref)
 
     def note_waiting(self, ref: ShardRef, waits_for: str, *, now: datetime) -> None:
         """Write down, for people, what a sealed shard waits for."""
         with self._database.write() as connection:
             ledger_attempts.note_waiting(connection, ref, waits_for, now=now)
+            # Whoever waits for a budget keeps nobody behind it from the queue.
+            ledger_queue.leave(connection, ref)
 
     def note_stored(self, attempt_id: int, raw_names: Sequence[str], hashes: Sequence[str], *, now: datetime) -> None:
         """Record that the raw results are in the store, with their SHA-256."""

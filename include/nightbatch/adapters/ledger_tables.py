@@ -102,6 +102,7 @@ shards = sa.Table(
     _text("problem_kind", default=""),
     _text("problem", default=""),
     _text("waits_for", default=""),
+    _count("queue_tokens"),
     sa.ForeignKeyConstraint(["run", "round"], ["nb_rounds.run", "nb_rounds.round"], name="nb_shards_round_fkey"),
 )
 
@@ -144,6 +145,7 @@ attempts = sa.Table(
     sa.UniqueConstraint("run", "round", "shard", "number", name="nb_attempts_number_key"),
     sa.UniqueConstraint("provider", "batch_id", name="nb_attempts_batch_key"),
     sa.Index("nb_attempts_account_idx", "provider", "account", "state"),
+    sa.Index("nb_attempts_begun_idx", "provider", "account", "intent_utc"),
 )
 
 UNRESOLVED = sa.and_(attempts.c.distinct_rows, attempts.c.state.in_(("intent", "sending")))
@@ -233,6 +235,8 @@ queue = sa.Table(
     sa.Column("rows", sa.BigInteger, nullable=False),
     sa.Column("since_utc", UtcTime, nullable=False),
     sa.Column("seen_utc", UtcTime, nullable=False),
+    sa.Column("gone_utc", UtcTime, nullable=False),
+    _text("reason"),
     sa.ForeignKeyConstraint(["run", "round", "shard"], _SHARD_KEY, name="nb_queue_shard_fkey"),
     sa.Index("nb_queue_account_idx", "provider", "account"),
 )
@@ -244,8 +248,9 @@ limits = sa.Table(
     sa.Column("account", sa.Text, primary_key=True),
     sa.Column("model", sa.Text, primary_key=True),
     sa.Column("kind", sa.Text, primary_key=True),
-    sa.Column("most", sa.BigInteger, nullable=False),
+    sa.Column("most", sa.BigInteger),
     sa.Column("learned_utc", UtcTime, nullable=False),
+    sa.Column("closed_until_utc", UtcTime),
 )
 
 gates = sa.Table(

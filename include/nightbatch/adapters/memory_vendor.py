@@ -12,6 +12,7 @@ from typing import Literal
 from nightbatch.core.batch import BatchState, BatchStatus
 from nightbatch.core.ids import Label
 from nightbatch.core.money import Usage
+from nightbatch.core.queue import QueueRules
 from nightbatch.core.request import Endpoint, Messages, RequestSpec
 from nightbatch.core.result import ErrorKind, Finish, Outcome, Result
 from nightbatch.core.shard import Limits
@@ -129,6 +130,7 @@ class MemoryProvider:
     endpoints: tuple[Endpoint, ...] = (Endpoint.CHAT,)
     budget_month_usd: Decimal | None = None
     found_by: Literal["label", "count"] = "label"
+    queue: QueueRules = QueueRules()
     ends_at_once: bool = True
 
     def encoder(self, spec: RequestSpec) -> _JsonEncoder:

@@ -7,6 +7,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from .ids import ShardRef
+from .queue import PLACES, queued_tokens
 
 
 @dataclass(frozen=True)
@@ -16,17 +17,33 @@ class Limits:
     max_rows: int
     max_bytes: int
     """Bytes of the request file, newlines included."""
+    queue_tokens: int | None = None
+    """Input tokens that may wait at the vendor at a time, those of all shards; None where nobody said."""
 
     def narrowed(self, *, max_rows: int | None = None, max_bytes: int | None = None) -> Limits:
         """Give the tighter of these limits and a job's own."""
         return Limits(
             min(self.max_rows, max_rows or self.max_rows),
             min(self.max_bytes, max_bytes or self.max_bytes),
+            self.queue_tokens,
         )
+
+    def within_queue(self, *, rows: int | None, tokens: int | None) -> Limits:
+        """Give the limits of a shard that shares a queue in which `rows` and `tokens` may wait in all."""
+        max_rows = self.max_rows if rows is None else min(self.max_rows, max(rows // PLACES, 1))
+        return Limits(max_rows, self.max_bytes, tokens)
 
     def is_full(self, *, rows: int, size_bytes: int, next_bytes: int) -> bool:
         """Say whether a shard of this size has no room for a line of `next_bytes`."""
         return rows >= self.max_rows or size_bytes + next_bytes > self.max_bytes
+
+    def fills_queue(self, body_bytes: int) -> bool:
+        """Say whether requests with bodies of so many bytes take more than a shard's part of the vendor's queue."""
+        return self.queue_tokens is not None and queued_tokens(body_bytes) > self.queue_tokens // PLACES
+
+    def is_over_queue(self, body_bytes: int) -> bool:
+        """Say whether such a request alone is more than may ever wait."""
+        return self.queue_tokens is not None and queued_tokens(body_bytes) > self.queue_tokens
 
 
 class ShardState(StrEnum):
@@ -77,3 +94,5 @@ class ShardPlan:
     """What was added to the prompt of a row that is asked again; empty at first."""
     index_sha256: str = ""
     """Empty in plans that were sealed before it was kept."""
+    queue_tokens: int = 0
+    """Input tokens that it is taken to hold in the vendor's queue."""

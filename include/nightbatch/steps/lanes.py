@@ -7,6 +7,7 @@ from datetime import datetime
 
 from nightbatch.core.experience import Experience
 from nightbatch.core.money import ZERO, Price, Rate
+from nightbatch.core.queue import Kind
 from nightbatch.core.request import Endpoint, RequestSpec
 from nightbatch.core.shard import Limits
 from nightbatch.errors import JobInvalid, Problem
@@ -58,7 +59,7 @@ def open_lane(ports: Ports, job: Job, choice: int, *, max_output_tokens: int | N
         provider=provider,
         spec=spec,
         encoder=provider.encoder(spec),
-        limits=provider.limits.narrowed(max_rows=job.shard.max_rows, max_bytes=job.shard.max_bytes),
+        limits=_limits(provider, job, model.model),
         rate=price.batch or FREE,
         realtime=price.realtime or FREE,
         price_note=price.note,
@@ -70,6 +71,13 @@ def packing_lane(ports: Ports, job: Job, choice: int, *, max_output_tokens: int 
     """Open a lane with what bills have taught, to pack shards for."""
     lane = open_lane(ports, job, choice, max_output_tokens=max_output_tokens)
     return replace(lane, experience=ports.ledger.experience(job.name, lane.name, lane.spec.model))
+
+
+def _limits(provider: Provider, job: Job, model: str) -> Limits:
+    """Give the vendor's limits, narrowed so that a shard leaves room for others in the queue, and by the job's own."""
+    queue = provider.queue
+    limits = provider.limits.within_queue(rows=queue.most(Kind.ROWS, model), tokens=queue.most(Kind.TOKENS, model))
+    return limits.narrowed(max_rows=job.shard.max_rows, max_bytes=job.shard.max_bytes)
 
 
 def known_price(prices: Prices, job: Job, choice: int, *, at: datetime, has_budget: bool = False) -> Price:

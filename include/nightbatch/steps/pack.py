@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from nightbatch.core import money
 from nightbatch.core.ids import ShardRef, custom_id_prefix, run_code
+from nightbatch.core.queue import queued_tokens
 from nightbatch.core.request import Messages
-from nightbatch.core.shard import ShardPlan
+from nightbatch.core.shard import Limits, ShardPlan
 from nightbatch.core.verdict import Reason
 from nightbatch.ports import DEAD_SCHEMA, Store
 
@@ -73,6 +74,12 @@ class ShardWriter:
         """Give the line that the next request would be."""
         return self._lane.encoder.line(f"{self._prefix}{self.rows}", body)
 
+    def is_full_for(self, line: bytes, body_bytes: int, limits: Limits) -> bool:
+        """Say whether the next request belongs into another shard."""
+        if limits.is_full(rows=self.rows, size_bytes=self.size_bytes, next_bytes=len(line)):
+            return True
+        return self.rows > 0 and limits.fills_queue(self._body_bytes + body_bytes)
+
     def add(
         self, line: bytes, body_bytes: int, *, key: str, fingerprint: str, sends: int, window_end: datetime | None
     ) -> None:
@@ -111,6 +118,7 @@ class ShardWriter:
             prompt_version=lane.prompt_version,
             hint=self._hint,
             index_sha256=self._index.sha256,
+            queue_tokens=queued_tokens(self._body_bytes),
         )
 
     def abandon(self, error: BaseException) -> None:
@@ -145,14 +153,15 @@ class ShardFiller:
 
     def is_too_large(self, body: bytes) -> bool:
         """Say whether no shard could hold this request."""
-        return len(body) + ENVELOPE_BYTES > self.lane.limits.max_bytes
+        limits = self.lane.limits
+        return len(body) + ENVELOPE_BYTES > limits.max_bytes or limits.is_over_queue(len(body))
 
     def add(self, body: bytes, *, key: str, fingerprint: str, sends: int, window_end: datetime | None = None) -> None:
         """Append a request, in a new shard where the current one is full."""
         writer = self._open or self._next()
         line = writer.line(body)
         limits = self.lane.limits if self.plans else self.lane.limits.narrowed(max_rows=self.first_rows)
-        if limits.is_full(rows=writer.rows, size_bytes=writer.size_bytes, next_bytes=len(line)):
+        if writer.is_full_for(line, len(body), limits):
             self.plans.append(writer.close())
             writer = self._next()
             line = writer.line(body)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from nightbatch.core.batch import BatchState
 from nightbatch.core.ids import Label, run_code
+from nightbatch.core.queue import Ask
 from nightbatch.core.verdict import Reason
 from nightbatch.errors import (
     AccountTrouble,
@@ -21,6 +22,7 @@ from nightbatch.errors import (
     PlanChanged,
     ProviderBusy,
     QueueFull,
+    QueueTooSmall,
     RequestRefused,
     StaleAttempt,
     StorageUnavailable,
@@ -49,9 +51,7 @@ def submit(ports: Ports, job: Job, shard: Shard) -> Outcome:
         return _hold(ports, shard, Reason.ACCOUNT, trouble)
     provider = ports.provider(plan.provider, plan.connection)
     try:
-        intent = _intent(ports, job, shard, provider, now)
-        _check_content(ports.store, shard)
-        attempt = ports.ledger.begin(intent, now=now)
+        attempt = ports.ledger.begin(_intent(ports, job, shard, provider, now), now=now)
     except AccountTrouble as error:
         return _hold(ports, shard, Reason.ACCOUNT, str(error))
     except BudgetExceeded as error:
@@ -59,6 +59,8 @@ def submit(ports: Ports, job: Job, shard: Shard) -> Outcome:
     except BudgetTaken as wait:
         ports.ledger.note_waiting(plan.ref, wait.reason, now=now)
         return Waiting(min(wait.until, now + timedelta(seconds=ports.settings.poll_to_s)), wait.reason)
+    except QueueTooSmall as error:
+        return _hold(ports, shard, Reason.QUEUE, str(error))
     except MustWait as wait:
         return Waiting(wait.until, wait.reason)
     except StaleAttempt:
@@ -81,6 +83,12 @@ def _intent(ports: Ports, job: Job, shard: Shard, provider: Provider, now: datet
         certain_after=timedelta(seconds=settings.request_timeout_s + settings.listing_lag_s),
         distinct_rows=provider.found_by == "count",
         budgets=budgets_of(job, ports.ledger.run(shard.plan.ref.run), provider),
+        ask=Ask(
+            rules=provider.queue,
+            priority=job.priority,
+            look_from=timedelta(seconds=settings.poll_from_s),
+            look_to=timedelta(seconds=max(settings.poll_from_s, settings.poll_to_s)),
+        ),
     )
 
 
@@ -110,6 +118,8 @@ class _Sending:
     def go(self) -> Outcome:
         file_id: str | None = None
         try:
+            # Not before the shard has its place: one that waits for hours must not read its file at every look.
+            _check_content(self.ports.store, self.shard)
             file_id = self._upload()
             if file_id:
                 self.ports.ledger.note_file(self.attempt.attempt_id, file_id)
@@ -123,11 +133,14 @@ class _Sending:
         except StaleAttempt:
             self._withdraw(file_id)
             return Moved()
+        except PlanChanged as changed:
+            self._end("absent", str(changed), file_id)
+            raise
         except CreateUnclear as unclear:
             until = self.ports.clock.now() + timedelta(seconds=min(5.0, self.ports.settings.poll_from_s))
             return Waiting(until, f"asks {self.provider.name} whether a lost create succeeded ({unclear.cause})")
         except QueueFull as full:
-            return self._end("refused", str(full), file_id, wait_s=self.ports.settings.queue_wait_s)
+            return self._end_full(full, file_id)
         except ProviderBusy as busy:
             return self._end(
                 "refused", str(busy), file_id, wait_s=busy.retry_after_s or self.ports.settings.poll_from_s
@@ -186,6 +199,19 @@ class _Sending:
             # In the same commit: a shard that is sealed for a moment is sent again by whoever comes then.
             hold=hold.value if hold is not None else "",
             now=now,
+        )
+        self._withdraw(file_id)
+        return Moved()
+
+    def _end_full(self, full: QueueFull, file_id: str | None) -> Outcome:
+        log.info("submit: not sent: %s", full)
+        wait = timedelta(seconds=self.ports.settings.queue_wait_s)
+        self.ports.ledger.end_full(
+            self.attempt.attempt_id,
+            self.provider.queue,
+            reason=str(full)[:500],
+            wait=wait,
+            now=self.ports.clock.now(),
         )
         self._withdraw(file_id)
         return Moved()

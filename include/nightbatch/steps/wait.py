@@ -42,10 +42,9 @@ def wait(ports: Ports, shard: Shard) -> Outcome:
     if decision.next is Next.COLLECT:
         return collect(ports, shard, state)
     if decision.next is Next.REQUEUE:
-        retry_at = now + timedelta(seconds=ports.settings.queue_wait_s)
-        ports.ledger.end_attempt(
-            attempt.attempt_id, "refused", reason=decision.reason[:500], retry_at=retry_at, now=now
-        )
+        log.info("wait: %s", decision.reason)
+        pause = timedelta(seconds=ports.settings.queue_wait_s)
+        ports.ledger.end_full(attempt.attempt_id, provider.queue, reason=decision.reason[:500], wait=pause, now=now)
         return Moved()
     if decision.next is Next.VANISHED and ports.ledger.shard(plan.ref).state is not ShardState.OPEN:
         # Another process has loaded its answers while this one slept, and deleted the batch.

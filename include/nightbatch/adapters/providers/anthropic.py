@@ -15,10 +15,12 @@ from nightbatch.adapters.providers.anthropic_batches import Batch, Page, state_o
 from nightbatch.adapters.providers.anthropic_encoder import AnthropicEncoder
 from nightbatch.adapters.providers.anthropic_rows import parse_answer, parse_row
 from nightbatch.adapters.providers.listing import DOING, listed
+from nightbatch.adapters.providers.queue_limits import queue_rules
 from nightbatch.adapters.providers.refusal import NotFound
 from nightbatch.adapters.providers.wire import api_key, base_url, chunked
 from nightbatch.core.batch import BatchState, BatchStatus
 from nightbatch.core.ids import Label
+from nightbatch.core.queue import Kind
 from nightbatch.core.request import Endpoint, RequestSpec
 from nightbatch.core.result import ErrorKind, Outcome, Result
 from nightbatch.core.shard import Limits
@@ -41,6 +43,11 @@ MAX_ROWS = 100_000
 """Requests in one batch. Source: platform.claude.com/docs/en/build-with-claude/batch-processing, copy of 2026-09-20."""
 MAX_BYTES = 256_000_000 - 1_000
 """Bytes of one create call, less its frame. Source: the same page ("256 MB"; more is answered by 413)."""
+QUEUE = {"requests": 200_000}
+"""
+What may wait, of all models together, in the lowest of today's tiers; higher ones have 300,000 and 500,000.
+Source: platform.claude.com/docs/en/api/rate-limits, stored copies of 2026.
+"""
 PAGE_ROWS = 1_000
 """Largest page of a listing. Source: anthropic 2.12.0, `resources.messages.batches.Batches.list`, read 2026-11-22."""
 CLOCK_SKEW = timedelta(minutes=2)
@@ -64,6 +71,7 @@ class AnthropicProvider:
         self._connection, self._request_timeout_s = connection, request_timeout_s
         self.budget_month_usd = month_budget(connection)
         self._base_url = base_url(connection, client_kwargs="anthropic_client_kwargs", default=API).removesuffix("/v1")
+        self.queue = queue_rules(connection, QUEUE, full_by=Kind.ROWS, full_by_model=False)
         self._key = api_key(connection, client_kwargs="anthropic_client_kwargs", variable="ANTHROPIC_API_KEY")
 
     def encoder(self, spec: RequestSpec) -> Encoder:

@@ -16,10 +16,12 @@ from nightbatch.adapters.providers.listing import DOING, listed
 from nightbatch.adapters.providers.openai_batches import Batch, File, Page, state_of
 from nightbatch.adapters.providers.openai_encoder import PATHS, OpenAIEncoder
 from nightbatch.adapters.providers.openai_rows import parse_answer, parse_row
+from nightbatch.adapters.providers.queue_limits import queue_rules
 from nightbatch.adapters.providers.refusal import NotFound
 from nightbatch.adapters.providers.wire import api_key, base_url, chunked
 from nightbatch.core.batch import BatchState, BatchStatus
 from nightbatch.core.ids import Label
+from nightbatch.core.queue import Kind
 from nightbatch.core.request import Endpoint, RequestSpec
 from nightbatch.core.result import ErrorKind, Outcome, Result
 from nightbatch.core.shard import Limits
@@ -39,6 +41,13 @@ MAX_ROWS = 50_000
 """Requests in one file. Source: openai 3.54.0, `resources.batches.Batches.create`, read 2026-11-22."""
 MAX_BYTES = 200_000_000
 """Bytes of one file. Source: openai 3.54.0, `resources.files.Files.create`, read 2026-11-22 ("200 MB")."""
+QUEUE = {"creations_per_hour": 2_000}
+"""
+What may wait. Source: developers.openai.com/api/docs/guides/batch, stored copy of 2026.
+
+Enqueued tokens are limited by model and usage tier, and only the account's own limits page says how: without
+`queue.tokens` in the connection the first refusal teaches it.
+"""
 PAGE_ROWS = 100
 """Largest page of a listing. Source: openai 3.54.0, `types.batch_list_params`, read 2026-11-22."""
 CLOCK_SKEW = timedelta(minutes=10)
@@ -61,6 +70,7 @@ class OpenAIProvider:
         self._connection, self._request_timeout_s = connection, request_timeout_s
         self.budget_month_usd = month_budget(connection)
         self._base_url = base_url(connection, client_kwargs="openai_client_kwargs", default=API)
+        self.queue = queue_rules(connection, QUEUE, full_by=Kind.TOKENS, full_by_model=True)
         self._key = api_key(connection, client_kwargs="openai_client_kwargs", variable="OPENAI_API_KEY")
 
     def encoder(self, spec: RequestSpec) -> Encoder:

@@ -37,6 +37,8 @@ def _add_queues() -> None:
     op.add_column("nb_attempts", sa.Column("model", sa.Text, nullable=False, server_default=""))
     op.add_column("nb_attempts", sa.Column("queue_tokens", sa.BigInteger, nullable=False, server_default="0"))
     op.create_index("nb_attempts_account_idx", "nb_attempts", ["provider", "account", "state"])
+    op.create_index("nb_attempts_begun_idx", "nb_attempts", ["provider", "account", "intent_utc"])
+    op.add_column("nb_shards", sa.Column("queue_tokens", sa.BigInteger, nullable=False, server_default="0"))
     op.create_table(
         "nb_queue",
         sa.Column("run", sa.Text, primary_key=True),
@@ -51,6 +53,8 @@ def _add_queues() -> None:
         sa.Column("rows", sa.BigInteger, nullable=False),
         sa.Column("since_utc", UtcTime, nullable=False),
         sa.Column("seen_utc", UtcTime, nullable=False),
+        sa.Column("gone_utc", UtcTime, nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
         sa.ForeignKeyConstraint(
             ["run", "round", "shard"],
             ["nb_shards.run", "nb_shards.round", "nb_shards.shard"],
@@ -64,8 +68,9 @@ def _add_queues() -> None:
         sa.Column("account", sa.Text, primary_key=True),
         sa.Column("model", sa.Text, primary_key=True),
         sa.Column("kind", sa.Text, primary_key=True),
-        sa.Column("most", sa.BigInteger, nullable=False),
+        sa.Column("most", sa.BigInteger),
         sa.Column("learned_utc", UtcTime, nullable=False),
+        sa.Column("closed_until_utc", UtcTime),
     )
 
 
