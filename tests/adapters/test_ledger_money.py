@@ -24,9 +24,11 @@ from nightbatch.errors import BudgetExceeded, BudgetTaken, StaleAttempt
 
 pytest_plugins = ["tests.servers"]
 
-amounts = st.decimals(min_value=0, max_value=20, places=9)
+amounts = st.sampled_from(list(map(Decimal, ("0", "0.000000001", "1", "1.999999999", "2", "2.5", "3.333333333"))))
+walls = st.none() | st.sampled_from(list(map(Decimal, ("3", "4.999999999", "6", "9.000000001"))))
 signed = st.decimals(min_value=-999_999_999, max_value=999_999_999, places=9)
 numbers = count()
+accounts, days = st.sampled_from("xxxy"), st.sampled_from([0, 0, 1, 20])
 TODAY = date(2026, 11, 15)
 """20 days later it is December."""
 
@@ -68,23 +70,34 @@ class MoneyMachine(RuleBasedStateMachine):
         self.settled: set[int] = set()
         self.amounts: dict[BudgetKind, Decimal] = {}
 
-    @initialize(amounts=st.fixed_dictionaries({}, optional=dict.fromkeys(BudgetKind, amounts)))
-    def start(self, amounts: dict[BudgetKind, Decimal]) -> None:
-        self.amounts = amounts
+    @initialize(walls=st.fixed_dictionaries(dict.fromkeys(BudgetKind, walls)))
+    def start(self, walls: dict[BudgetKind, Decimal | None]) -> None:
+        self.amounts = {kind: usd for kind, usd in walls.items() if usd is not None}
 
     @property
     def budgets(self) -> tuple[Budget, ...]:
         return tuple(Budget(kind, usd) for kind, usd in self.amounts.items())
 
+    @rule(target=begun, number=st.integers(0, 3), usd=amounts, account=accounts, days=days)
+    def send(self, number: int, usd: Decimal, account: str, days: int) -> Any:
+        return self.begin_shard(self.seal_shard(number), usd, account, days)
+
     @rule(target=sealed, number=st.integers(0, 3))
     def seal(self, number: int) -> Any:
+        return self.seal_shard(number)
+
+    @rule(target=begun, ref=sealed, usd=amounts, account=accounts, days=days)
+    def begin(self, ref: ShardRef, usd: Decimal, account: str, days: int) -> Any:
+        """Also a shard that was begun before."""
+        return self.begin_shard(ref, usd, account, days)
+
+    def seal_shard(self, number: int) -> ShardRef:
         run = list(self.runs)[number]
         plan = self.ledger.seal(round_plan(run, round_=self.rounds[run]), now=NOW)
         self.rounds[run] += 1
         return plan.shards[0].ref
 
-    @rule(target=begun, ref=sealed, usd=amounts, account=st.sampled_from("xy"), days=st.sampled_from([0, 1, 20, 21]))
-    def begin(self, ref: ShardRef, usd: Decimal, account: str, days: int) -> Any:
+    def begin_shard(self, ref: ShardRef, usd: Decimal, account: str, days: int) -> Any:
         shard = self.ledger.shard(ref)
         charge = Charge(ref.run, self.runs[ref.run], f"{account}-{self.number}", TODAY + timedelta(days=days), usd)
         wanted = intent(
@@ -187,7 +200,7 @@ class MoneyMachine(RuleBasedStateMachine):
 
 TestMoney = MoneyMachine.TestCase
 TestMoney.settings = settings(
-    max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=50, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
