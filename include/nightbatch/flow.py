@@ -42,6 +42,7 @@ from nightbatch.steps.canary import hold_back, let_go, stopped, wants_canary
 from nightbatch.steps.cancel import stop_batches
 from nightbatch.steps.chain import rounds_of
 from nightbatch.steps.discard import discard
+from nightbatch.steps.double import close_doubles
 from nightbatch.steps.estimate import Estimate, NoStore, estimate
 from nightbatch.steps.give_up import give_up
 from nightbatch.steps.lanes import OpenLane, packing_lane
@@ -336,7 +337,7 @@ def _look(ports: Ports, job: Job, shard: Shard) -> Outcome:
                 return load(ports, job, shard)
             case ShardState.LOADED:
                 discard(ports, job, shard)
-        return Finished(shard.state.value)
+        return close_doubles(ports, job, shard) or Finished(shard.state.value)
     except StaleAttempt:
         # Another attempt moved the shard on while this one was at work: look where it is now.
         return Moved()

@@ -15,9 +15,10 @@ from nightbatch.errors import DoesNotAddUp, NightbatchError, RunFailed, RunIncom
 from nightbatch.job import Job
 from nightbatch.logs import about, logger
 from nightbatch.ports import Attempt, Clock, Connections, Ledger, Ports, Run, Settings, Shard, Store
+from nightbatch.steps.batch_id import batch_note, keep_id
 from nightbatch.steps.discard import discard, discard_unused
+from nightbatch.steps.double import close_doubles, note_double
 from nightbatch.steps.outcome import Waiting
-from nightbatch.steps.submit import batch_note, keep_id
 from nightbatch.steps.tidy import Removal, measure, remove, why_kept
 
 log = logger(__name__)
@@ -109,6 +110,8 @@ def _look_after(house: House, run: Run, swept: Swept) -> None:
     job = _job_of(run)
     shards, attempts = house.ledger.shards(run.run), house.ledger.attempts(run.run)
     if job is not None and not house.dry_run:
+        if waits := _close_doubles(house.ports_of(job), job, shards, attempts):
+            swept.waiting[run.run] = waits[0]
         swept.discarded += _discard(house.ports_of(job), job, shards, attempts)
     reason = why_kept(run, job, shards, attempts, now=house.clock.now())
     if reason:
@@ -222,3 +225,11 @@ def _adopt_late(ports: Ports, run: Run) -> None:
             keep_id(ports, attempt, state)
         except StaleAttempt as stale:
             log.warning("housekeeping: batch %s was made beside another one: %s", state.batch_id, stale)
+            note_double(ports, shard, attempt, state.batch_id)
+
+
+def _close_doubles(ports: Ports, job: Job, shards: list[Shard], attempts: list[Attempt]) -> list[str]:
+    """Cancel, tell of and book what was made beside another batch by a process that died; says what is waited for."""
+    refs = {attempt.ref for attempt in attempts if attempt.state == "double"}
+    found = [close_doubles(ports, job, shard) for shard in shards if shard.plan.ref in refs]
+    return [outcome.reason for outcome in found if outcome is not None]

@@ -45,6 +45,8 @@ class Settings:
     """How long a new batch may be absent from the vendor's listing."""
     queue_wait_s: float = 300.0
     """How long a shard that found the queue full waits before it asks again."""
+    tell_again_s: float = 120.0
+    """How long a message may be on its way before its sender is taken for dead, and it is sent once more."""
     ui_base_url: str = ""
     """Where the Airflow UI is, for links in messages."""
 
@@ -354,7 +356,7 @@ class Message:
     event_id: str
     """The same at every attempt to send, and shown in the message, so that a repeat can be recognised."""
     kind: str
-    """at_risk, late, overdue, failed, incomplete, report."""
+    """at_risk, late, overdue, failed, incomplete, paid_twice, report."""
     title: str
     facts: Sequence[tuple[str, str]]
     """Label and value, in reading order: what happened, since when, how many rows, money."""
@@ -459,8 +461,11 @@ class Attempt:
     ref: ShardRef
     number: int
     """1 for the first."""
-    state: Literal["intent", "sending", "open", "ended", "absent", "refused", "lost"]
-    """`absent`: proved not to exist. `refused`: the vendor made nothing. `lost`: vanished, or disowned."""
+    state: Literal["intent", "sending", "open", "ended", "absent", "refused", "lost", "double"]
+    """
+    `absent`: proved not to exist. `refused`: the vendor made nothing. `lost`: vanished, or disowned. `double`: made
+    all the same, after its shard had been sent again; its cost is not booked yet.
+    """
     provider: str
     account: str
     content_sha256: str
@@ -742,6 +747,20 @@ class Ledger(Protocol):
         a clock that jumps adds no more than one look would.
         """
 
+    def note_double(self, attempt_id: int, state: BatchState, *, now: datetime) -> None:
+        """
+        Record that a batch was made although its attempt had been taken for absent, and its shard is sent again.
+
+        Its worst case is reserved again, over any budget. Twice is fine. Raises StaleAttempt where the attempt is
+        not absent, or the batch is another attempt's.
+        """
+
+    def note_double_ended(self, attempt_id: int, *, usd: Decimal, now: datetime) -> None:
+        """Book what a double cost, and return its reserve; twice changes nothing."""
+
+    def doubles(self, run: str) -> list[tuple[Attempt, Decimal]]:
+        """List the doubles of a run, and what each was billed so far (USD)."""
+
     def owned(self, provider: str, batch_ids: Sequence[str]) -> set[str]:
         """Say which of these batches belong to any attempt in this ledger."""
 
@@ -800,12 +819,15 @@ class Ledger(Protocol):
     def record_event(self, event_id: str, kind: str, run: str, payload: Mapping[str, Any], *, now: datetime) -> None:
         """Write an event down before anybody is told; the same id twice changes nothing."""
 
-    def may_deliver(self, event_id: str, channel: str, *, now: datetime) -> bool:
+    def may_deliver(self, event_id: str, channel: str, *, again_after: timedelta, now: datetime) -> bool:
         """
         Claim one delivery: True at most twice for one event and channel, and never after `note_delivered`.
 
-        A second True, for a caller that died while sending, comes only ten minutes after the first.
+        A second True, for a caller that died while sending, comes only `again_after` the first.
         """
+
+    def delivery_claimed(self, event_id: str, channel: str) -> datetime | None:
+        """Say since when a delivery has been under way that may still be claimed once more; None for all others."""
 
     def note_delivered(self, event_id: str, channel: str, *, now: datetime) -> None:
         """Record that people were told."""

@@ -41,6 +41,7 @@ from nightbatch.ports import Attempt, Gate, Intent, Ledger, PendingFile, RoundPl
 pytest_plugins = ["tests.servers"]
 
 LATER = NOW + timedelta(minutes=1)
+AGAIN = timedelta(minutes=10)
 
 
 @pytest.fixture(params=["postgresql", "sqlite-file", "sqlite-memory"])
@@ -843,7 +844,7 @@ def test_an_event_is_recorded_once(ledger: SqlLedger, run: str) -> None:
     ledger.record_event("e1", "failed", "another run", {}, now=LATER)
     assert ledger.deliveries(run) == []
 
-    assert ledger.may_deliver("e1", "mail", now=NOW)
+    assert ledger.may_deliver("e1", "mail", again_after=AGAIN, now=NOW)
     ledger.note_delivered("e1", "mail", now=NOW)
 
     assert ledger.deliveries(run) == [("e1", "late", "mail")]
@@ -851,30 +852,44 @@ def test_an_event_is_recorded_once(ledger: SqlLedger, run: str) -> None:
 
 def test_nobody_is_told_what_was_not_written_down(ledger: SqlLedger) -> None:
     with pytest.raises(LookupError, match="recorded before"):
-        ledger.may_deliver("e1", "mail", now=NOW)
+        ledger.may_deliver("e1", "mail", again_after=AGAIN, now=NOW)
     with pytest.raises(LookupError, match="recorded before"):
         ledger.note_delivered("e1", "mail", now=NOW)
 
 
-def test_a_delivery_is_claimed_at_most_twice_ten_minutes_apart(ledger: SqlLedger, run: str) -> None:
+def test_a_delivery_is_claimed_at_most_twice_and_so_long_apart(ledger: SqlLedger, run: str) -> None:
     ledger.record_event("e1", "late", run, {}, now=NOW)
     minutes = (0, 1, 9.99, 10, 11, 21, 1000)
 
-    claims = [ledger.may_deliver("e1", "mail", now=NOW + timedelta(minutes=m)) for m in minutes]
+    claims = [ledger.may_deliver("e1", "mail", again_after=AGAIN, now=NOW + timedelta(minutes=m)) for m in minutes]
 
     assert claims == [True, False, False, True, False, False, False]
-    assert ledger.may_deliver("e1", "slack", now=NOW)
+    assert ledger.may_deliver("e1", "slack", again_after=AGAIN, now=NOW)
+
+
+def test_a_delivery_under_way_is_told_from_those_that_are_over(ledger: SqlLedger, run: str) -> None:
+    ledger.record_event("e1", "late", run, {}, now=NOW)
+    assert ledger.delivery_claimed("e1", "mail") is None
+
+    ledger.may_deliver("e1", "mail", again_after=AGAIN, now=NOW)
+    assert ledger.delivery_claimed("e1", "mail") == NOW
+    ledger.note_delivered("e1", "mail", now=LATER)
+    assert ledger.delivery_claimed("e1", "mail") is None
+
+    for moment in (NOW, NOW + AGAIN):
+        assert ledger.may_deliver("e1", "slack", again_after=AGAIN, now=moment)
+    assert ledger.delivery_claimed("e1", "slack") is None, "it was claimed twice, and is never claimed again"
 
 
 def test_what_was_delivered_is_not_claimed_again(ledger: SqlLedger, run: str) -> None:
     ledger.record_event("e1", "late", run, {}, now=NOW)
-    assert ledger.may_deliver("e1", "mail", now=NOW)
+    assert ledger.may_deliver("e1", "mail", again_after=AGAIN, now=NOW)
     for _ in range(2):
         ledger.note_delivered("e1", "mail", now=NOW)
     ledger.note_delivered("e1", "slack", now=LATER)
 
-    assert not ledger.may_deliver("e1", "mail", now=NOW + timedelta(hours=1))
-    assert not ledger.may_deliver("e1", "slack", now=NOW + timedelta(hours=1))
+    assert not ledger.may_deliver("e1", "mail", again_after=AGAIN, now=NOW + timedelta(hours=1))
+    assert not ledger.may_deliver("e1", "slack", again_after=AGAIN, now=NOW + timedelta(hours=1))
     assert ledger.deliveries(run) == [("e1", "late", "mail"), ("e1", "late", "slack")]
 
 

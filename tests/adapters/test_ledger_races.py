@@ -40,6 +40,7 @@ from nightbatch.ports import PendingFile
 
 pytest_plugins = ["tests.servers"]
 
+AGAIN = timedelta(minutes=10)
 THREADS = 20
 
 
@@ -315,9 +316,13 @@ def test_a_cost_is_booked_once(ledger: SqlLedger) -> None:
 def test_one_of_many_delivers(ledger: SqlLedger) -> None:
     ledger.record_event("e1", "late", "run", {}, now=NOW)
 
-    first = at_once(*[lambda: ledger.may_deliver("e1", "mail", now=NOW)] * THREADS)
-    second = at_once(*[lambda: ledger.may_deliver("e1", "mail", now=NOW + timedelta(minutes=10))] * THREADS)
-    third = at_once(*[lambda: ledger.may_deliver("e1", "mail", now=NOW + timedelta(days=1))] * THREADS)
+    first = at_once(*[lambda: ledger.may_deliver("e1", "mail", again_after=AGAIN, now=NOW)] * THREADS)
+    second = at_once(
+        *[lambda: ledger.may_deliver("e1", "mail", again_after=AGAIN, now=NOW + timedelta(minutes=10))] * THREADS
+    )
+    third = at_once(
+        *[lambda: ledger.may_deliver("e1", "mail", again_after=AGAIN, now=NOW + timedelta(days=1))] * THREADS
+    )
 
     assert [sum(claims) for claims in (first, second, third)] == [1, 1, 0]
 

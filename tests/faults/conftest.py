@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.faults.cell import Cell
+from tests.faults.stage import Stages, Vendor
 from tests.servers import mail_sink, postgres_server, s3_server, slack_sink
 
 __all__ = ["mail_sink", "postgres_server", "s3_server", "slack_sink"]
@@ -16,33 +18,6 @@ __all__ = ["mail_sink", "postgres_server", "s3_server", "slack_sink"]
 HERE = Path(__file__).parent
 HAS_FAILED = pytest.StashKey[bool]()
 COLUMNS = ("cell", "expected", "loaded", "batches", "billed", "seconds", "result")
-
-
-@dataclass
-class Cell:
-    """
-    One cell of the fault matrix; a test that asks for the fixture must record once, before it asserts.
-
-    A figure that a cell has none of stays None, and is shown as a dash.
-    """
-
-    name: str
-    expected: int | None = None
-    """Rows that should be in the sink at the end."""
-    loaded: int | None = None
-    """Rows that are."""
-    batches: int | None = None
-    """Batches that were ever made at the vendor."""
-    billed: int | None = None
-    """Rows that the vendor billed, a row twice as two."""
-    is_recorded: bool = False
-
-    def record(
-        self, *, expected: int | None, loaded: int | None, batches: int | None = None, billed: int | None = None
-    ) -> None:
-        """Keep what the table shows of this cell; call it before the assertions, so that a failed cell shows it too."""
-        self.expected, self.loaded, self.batches, self.billed = expected, loaded, batches, billed
-        self.is_recorded = True
 
 
 @pytest.fixture
@@ -56,6 +31,22 @@ def cell(request: pytest.FixtureRequest) -> Iterator[Cell]:
     assert row.is_recorded or HAS_FAILED in request.node.stash, (
         "this cell recorded nothing, so its row of the table says nothing"
     )
+
+
+@pytest.fixture(scope="session")
+def vendor_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vendor]:
+    """The vendors, in a process of their own that is never killed."""
+    server = Vendor(tmp_path_factory.mktemp("vendor"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def stages(
+    tmp_path_factory: pytest.TempPathFactory, vendor_server: Vendor, postgres_server: Any, s3_server: Any
+) -> Stages:
+    """Puts up a cell's own job, databases, bucket and workspace."""
+    return Stages(tmp_path_factory.mktemp("stages"), vendor_server, postgres_server, s3_server)
 
 
 def _words(nodeid: str) -> str:

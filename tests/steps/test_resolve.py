@@ -9,9 +9,10 @@ import pytest
 
 from nightbatch.core.shard import ShardState
 from nightbatch.errors import CreateUnclear, ProviderBusy
+from nightbatch.steps.batch_id import batch_note
 from nightbatch.steps.outcome import Moved, Waiting
 from nightbatch.steps.resolve import resolve
-from nightbatch.steps.submit import batch_note, submit
+from nightbatch.steps.submit import submit
 from tests.memory_stack import Killed, job_of, later
 from tests.steps.shards import again, sealed, stack_of
 
@@ -33,6 +34,10 @@ def lost(found_by="label", *, made=True):
     submit(stack.ports(), job_of(), shard)
     stack.vendor.after_create = stack.vendor.before_create = lambda: None
     return stack, again(stack, shard.plan.ref)
+
+
+def die(*_, **__) -> None:
+    raise Killed
 
 
 def until_certain(stack, shard) -> None:
@@ -161,9 +166,6 @@ def test_a_process_that_died_before_its_call_is_waited_for_and_then_replaced() -
     shard = sealed(stack)
     upload = stack.provider.upload
 
-    def die(*_, **__):
-        raise Killed
-
     stack.provider.upload = die
     with pytest.raises(Killed):
         submit(stack.ports(), job_of(), shard)
@@ -178,6 +180,23 @@ def test_a_process_that_died_before_its_call_is_waited_for_and_then_replaced() -
     later(stack, seconds=(shard.current.send_deadline_utc - stack.clock.now()) / timedelta(seconds=1))
     assert resolve(stack.ports(), shard) == Moved()
     assert again(stack, shard.plan.ref).state is ShardState.SEALED
+
+
+def test_a_file_that_was_uploaded_by_a_process_that_died_is_deleted_again() -> None:
+    stack = stack_of(2)
+    shard, withdrawn = sealed(stack), list[str]()
+    stack.provider.upload = lambda *_, **__: "file-1"
+    stack.provider.withdraw = withdrawn.append
+    stack.ledger.note_sending, note_sending = die, stack.ledger.note_sending
+    with pytest.raises(Killed):
+        submit(stack.ports(), job_of(), shard)
+    stack.ledger.note_sending = note_sending
+    shard = again(stack, shard.plan.ref)
+    later(stack, seconds=(shard.current.send_deadline_utc - stack.clock.now()) / timedelta(seconds=1))
+
+    assert resolve(stack.ports(), shard) == Moved()
+
+    assert withdrawn == ["file-1"]
 
 
 def test_a_shard_that_somebody_else_resolved_is_looked_at_again() -> None:

@@ -21,11 +21,12 @@ from nightbatch.errors import (
     RequestRefused,
     StorageUnavailable,
 )
+from nightbatch.steps.batch_id import batch_note
 from nightbatch.steps.budgets import day_of, worst_case
 from nightbatch.steps.outcome import Moved, Waiting
-from nightbatch.steps.submit import batch_note, submit
+from nightbatch.steps.submit import submit
 from nightbatch.steps.wait import wait
-from tests.memory_stack import NIGHT, RATE, job_of
+from tests.memory_stack import NIGHT, RATE, job_of, later
 from tests.steps.shards import again, sealed, stack_of
 
 
@@ -241,3 +242,25 @@ def test_a_store_that_stays_full_does_not_keep_the_id_from_the_ledger() -> None:
 
     assert again(stack, shard.plan.ref).current.batch_id == "batch_0"
     assert stack.clock.slept_s == []
+
+
+@pytest.mark.parametrize("pause", ["before the first piece", "before the end"])
+def test_a_create_call_that_outlives_its_deadline_is_broken_off_and_made_again(pause: str) -> None:
+    """A process may freeze after its call has begun; as long as the body has not ended, nothing was made."""
+    stack = stack_of(2)
+    shard, create = sealed(stack), stack.provider.create
+
+    def slow(*, lines, **rest):
+        if pause == "before the first piece":
+            later(stack, hours=1)
+        pieces = [next(lines)]
+        later(stack, hours=1)
+        return create(lines=iter([*pieces, *lines]), **rest)
+
+    stack.provider.create = slow
+
+    assert submit(stack.ports(), job_of(), shard) == Moved()
+
+    shard = again(stack, shard.plan.ref)
+    assert (shard.state, shard.attempts, stack.vendor.batches) == (ShardState.SEALED, 1, {})
+    assert stack.ledger.spent(shard.plan.ref.run) == (0, 0)

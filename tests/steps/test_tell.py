@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from nightbatch import flow
-from nightbatch.adapters.memory import MemoryNotifier
+from nightbatch.adapters.memory import FixedClock, MemoryNotifier
 from nightbatch.core.deadline import Lateness
 from nightbatch.errors import ProviderBusy, RunIncomplete
 from nightbatch.ports import Message
@@ -16,6 +16,7 @@ from tests.memory_stack import NIGHT, KillAt, Killed, Stack, job_of, later
 from tests.steps.shards import opened, stack_of
 from tests.steps.test_retry import RESULTS
 
+AGAIN = timedelta(minutes=2)
 DOWN = ProviderBusy("mail", "sending", cause="connection refused")
 LOUD = {"mail": ["a@example.com"], "on": ["at_risk", "late", "failed", "report"]}
 
@@ -38,7 +39,9 @@ class Watching(MemoryNotifier):
 
     def send(self, message: Message) -> None:
         # An event that is written down and claimed is not given out twice within minutes.
-        claim = self.stack.ledger.may_deliver(message.event_id, self.channel, now=self.stack.clock.now())
+        claim = self.stack.ledger.may_deliver(
+            message.event_id, self.channel, again_after=AGAIN, now=self.stack.clock.now()
+        )
         self.could_claim.append(claim)
         super().send(message)
 
@@ -74,6 +77,34 @@ def test_a_process_that_died_after_sending_repeats_once_at_most() -> None:
             later(stack, minutes=11)
 
     assert len(stack.notifier.messages) == 2
+
+
+def test_the_end_of_a_run_is_told_at_once_although_the_first_who_told_it_died() -> None:
+    """Nobody comes a third time to tell it, so whoever runs the window again waits for the dead sender."""
+    stack = stack_of(1)
+    run = run_of(stack)
+    dies = stack.ports(notifiers=lambda: (KillAt(stack.notifier, 1, "before"),))
+    with pytest.raises(Killed):
+        tell(dies, run, message_of(run), waits=True)
+
+    assert tell(stack.ports(), run, message_of(run)) == 0
+    assert tell(stack.ports(), run, message_of(run), waits=True) == 1
+
+
+def test_a_message_that_somebody_else_is_sending_is_not_sent_beside_it() -> None:
+    stack = stack_of(1)
+    run, message = run_of(stack), message_of("")
+    stack.ledger.record_event(message.event_id, "late", run, {}, now=stack.clock.now())
+    stack.ledger.may_deliver(message.event_id, "memory", again_after=AGAIN, now=stack.clock.now())
+
+    def sends(seconds: float) -> None:
+        stack.clock.advance(timedelta(seconds=seconds))
+        stack.ledger.note_delivered(message.event_id, "memory", now=stack.clock.now())
+
+    clock = FixedClock(stack.clock.now())
+    clock.sleep = sends  # type: ignore[method-assign]
+
+    assert tell(stack.ports(clock=clock), run, message, waits=True) == 0
 
 
 def test_a_channel_that_is_down_fails_nothing_and_silences_no_other() -> None:

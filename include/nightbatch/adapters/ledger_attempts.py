@@ -33,7 +33,7 @@ _MAY_END = {
 validation."""
 
 
-def _lock(connection: sa.Connection, attempt_id: int) -> tuple[AnyRow, AnyRow]:
+def lock(connection: sa.Connection, attempt_id: int) -> tuple[AnyRow, AnyRow]:
     """Lock run, shard and attempt, always in this order, and give the last two. Raises LookupError."""
     is_attempt = attempts.c.attempt_id == attempt_id
     row = connection.execute(sa.select(attempts.c.run, attempts.c.round, attempts.c.shard).where(is_attempt)).first()
@@ -45,12 +45,14 @@ def _lock(connection: sa.Connection, attempt_id: int) -> tuple[AnyRow, AnyRow]:
     return shard, attempt
 
 
-def _change(connection: sa.Connection, attempt: AnyRow, **values: Any) -> None:
+def change(connection: sa.Connection, attempt: AnyRow, **values: Any) -> None:
+    """Change columns of a locked attempt."""
     is_attempt = attempts.c.attempt_id == attempt.attempt_id
     connection.execute(sa.update(attempts).where(is_attempt).values(**values))
 
 
-def _stale(attempt: AnyRow, *, expected: str) -> StaleAttempt:
+def stale(attempt: AnyRow, *, expected: str) -> StaleAttempt:
+    """Say that an attempt is not where its caller saw it."""
     found = f"attempt {attempt.number}, {attempt.state}"
     if attempt.batch_id is not None:
         found += f" as batch {attempt.batch_id}"
@@ -59,18 +61,18 @@ def _stale(attempt: AnyRow, *, expected: str) -> StaleAttempt:
 
 def note_file(connection: sa.Connection, attempt_id: int, file_id: str) -> None:
     """Keep the id of the uploaded file. Raises StaleAttempt where the attempt is over, or was sent."""
-    _, attempt = _lock(connection, attempt_id)
+    _, attempt = lock(connection, attempt_id)
     if attempt.state != "intent":
-        raise _stale(attempt, expected="intent")
-    _change(connection, attempt, file_id=file_id)
+        raise stale(attempt, expected="intent")
+    change(connection, attempt, file_id=file_id)
 
 
 def note_sending(connection: sa.Connection, attempt_id: int) -> None:
     """Mark that the create call goes out now."""
-    _, attempt = _lock(connection, attempt_id)
+    _, attempt = lock(connection, attempt_id)
     if attempt.state != "intent":
-        raise _stale(attempt, expected="intent")
-    _change(connection, attempt, state="sending")
+        raise stale(attempt, expected="intent")
+    change(connection, attempt, state="sending")
 
 
 def note_open(connection: sa.Connection, attempt_id: int, state: BatchState, *, now: datetime) -> bool:
@@ -80,13 +82,13 @@ def note_open(connection: sa.Connection, attempt_id: int, state: BatchState, *, 
     A batch that turns up after its attempt was taken for absent is still adopted as long as nobody has begun
     again: it was paid, so its answers are used, and its worst case is reserved again.
     """
-    shard, attempt = _lock(connection, attempt_id)
+    shard, attempt = lock(connection, attempt_id)
     if attempt.batch_id == state.batch_id and attempt.state in ("open", "ended"):
         return False
-    _check_owner(connection, attempt, state.batch_id)
+    check_owner(connection, attempt, state.batch_id)
     turned_up = attempt.state == "absent" and _is_untouched(shard, attempt)
     if attempt.state not in ("intent", "sending") and not turned_up:
-        raise _stale(attempt, expected="sending")
+        raise stale(attempt, expected="sending")
     if turned_up:
         ledger_money.take_back_release(connection, attempt_id)
     found = {
@@ -98,9 +100,9 @@ def note_open(connection: sa.Connection, attempt_id: int, state: BatchState, *, 
         "rows_done": state.rows_done,
     }
     try:
-        _change(connection, attempt, state="open", ended_utc=None, end_reason="", **found)
+        change(connection, attempt, state="open", ended_utc=None, end_reason="", **found)
     except sa.exc.IntegrityError as error:
-        raise _owned_by(attempt, state.batch_id, owner="another shard, a moment ago") from error
+        raise owned_by(attempt, state.batch_id, owner="another shard, a moment ago") from error
     claimed = {"current_attempt": attempt.number, "not_before_utc": None}
     move(connection, ref_of(attempt), ShardState.OPEN, now=now, **claimed)
     return turned_up
@@ -113,14 +115,16 @@ def _is_untouched(shard: AnyRow, attempt: AnyRow) -> bool:
     return (waits or is_held) and shard.attempts == attempt.number
 
 
-def _check_owner(connection: sa.Connection, attempt: AnyRow, batch_id: str) -> None:
+def check_owner(connection: sa.Connection, attempt: AnyRow, batch_id: str) -> None:
+    """Raise StaleAttempt where a batch belongs to another attempt."""
     statement = sa.select(attempts).where(attempts.c.provider == attempt.provider, attempts.c.batch_id == batch_id)
     owner = connection.execute(statement).first()
     if owner is not None and owner.attempt_id != attempt.attempt_id:
-        raise _owned_by(attempt, batch_id, owner=f"shard {ref_of(owner)}, attempt {owner.number}")
+        raise owned_by(attempt, batch_id, owner=f"shard {ref_of(owner)}, attempt {owner.number}")
 
 
-def _owned_by(attempt: AnyRow, batch_id: str, *, owner: str) -> StaleAttempt:
+def owned_by(attempt: AnyRow, batch_id: str, *, owner: str) -> StaleAttempt:
+    """Say whose batch it is that an attempt takes for its own."""
     return StaleAttempt(
         str(ref_of(attempt)), expected=f"the owner of batch {batch_id}", found=f"a batch that belongs to {owner}"
     )
@@ -154,14 +158,14 @@ def end_attempt(
     now: datetime,
 ) -> None:
     """End an attempt without a result; twice in the same way changes nothing. See the port."""
-    _, attempt = _lock(connection, attempt_id)
+    _, attempt = lock(connection, attempt_id)
     if attempt.state == outcome:
         return
     if not hold and _is_cancelled(connection, attempt.run):
         hold = Reason.CANCELLED.value
     if attempt.state not in _MAY_END[outcome]:
-        raise _stale(attempt, expected=" or ".join(_MAY_END[outcome]))
-    _change(connection, attempt, state=outcome, ended_utc=now, end_reason=short(reason))
+        raise stale(attempt, expected=" or ".join(_MAY_END[outcome]))
+    change(connection, attempt, state=outcome, ended_utc=now, end_reason=short(reason))
     ledger_money.release(connection, attempt, now=now)
     free = {"current_attempt": None, "not_before_utc": retry_at}
     if hold:
@@ -203,13 +207,13 @@ def note_stored(
     """Record that the raw results are in the store; twice with the same hashes changes nothing."""
     if len(raw_names) != len(hashes):
         raise ValueError(f"{len(raw_names)} raw files and {len(hashes)} hashes do not belong together")
-    shard, attempt = _lock(connection, attempt_id)
+    shard, attempt = lock(connection, attempt_id)
     files = {"raw_names": list(raw_names), "raw_sha256s": list(hashes)}
     if attempt.state == "ended" and (shard.raw_names, shard.raw_sha256s) == (list(raw_names), list(hashes)):
         return
     if attempt.state != "open":
-        raise _stale(attempt, expected="open")
-    _change(connection, attempt, state="ended", ended_utc=now)
+        raise stale(attempt, expected="open")
+    change(connection, attempt, state="ended", ended_utc=now)
     move(connection, ref_of(attempt), ShardState.STORED, now=now, **files)
 
 

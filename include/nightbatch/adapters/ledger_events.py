@@ -11,9 +11,6 @@ import sqlalchemy as sa
 from nightbatch.adapters.ledger_engine import insert_absent
 from nightbatch.adapters.ledger_tables import deliveries, events
 
-REPEAT_AFTER = timedelta(minutes=10)
-"""A delivery that took so long died on the way."""
-
 
 def record(
     connection: sa.Connection, event_id: str, kind: str, run: str, payload: Mapping[str, Any], *, now: datetime
@@ -22,7 +19,9 @@ def record(
     insert_absent(connection, events, event_id=event_id, kind=kind, run=run, payload=dict(payload), recorded_utc=now)
 
 
-def may_deliver(connection: sa.Connection, event_id: str, channel: str, *, now: datetime) -> bool:
+def may_deliver(
+    connection: sa.Connection, event_id: str, channel: str, *, again_after: timedelta, now: datetime
+) -> bool:
     """Claim one delivery; see the port. Raises LookupError for an event that was not recorded."""
     _check(connection, event_id)
     if insert_absent(connection, deliveries, event_id=event_id, channel=channel, claims=1, claimed_utc=now):
@@ -34,12 +33,24 @@ def may_deliver(connection: sa.Connection, event_id: str, channel: str, *, now: 
             deliveries.c.channel == channel,
             deliveries.c.claims == 1,
             deliveries.c.delivered_utc.is_(None),
-            deliveries.c.claimed_utc <= now - REPEAT_AFTER,
+            deliveries.c.claimed_utc <= now - again_after,
         )
         .values(claims=2, claimed_utc=now)
         .returning(deliveries.c.claims)
     )
     return connection.execute(second).first() is not None
+
+
+def claimed(connection: sa.Connection, event_id: str, channel: str) -> datetime | None:
+    """Say since when a delivery has been under way that may be claimed once more."""
+    statement = sa.select(deliveries.c.claimed_utc).where(
+        deliveries.c.event_id == event_id,
+        deliveries.c.channel == channel,
+        deliveries.c.claims == 1,
+        deliveries.c.delivered_utc.is_(None),
+    )
+    since: datetime | None = connection.execute(statement).scalar()
+    return since
 
 
 def note_delivered(connection: sa.Connection, event_id: str, channel: str, *, now: datetime) -> None:

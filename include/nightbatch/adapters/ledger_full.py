@@ -14,7 +14,7 @@ from nightbatch.adapters.ledger_types import AnyRow
 from nightbatch.core.queue import Kind, QueueRules
 from nightbatch.ports import QueuedShard
 
-AT_VENDOR = ("sending", "open")
+AT_VENDOR = ("sending", "open", "double")
 """States of an attempt that the vendor may count already."""
 
 

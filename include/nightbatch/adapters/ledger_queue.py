@@ -27,7 +27,7 @@ from nightbatch.core.queue import (
 from nightbatch.errors import MustWait, QueueTooSmall
 from nightbatch.ports import Intent, QueuedShard
 
-UNDER_WAY = ("intent", "sending", "open")
+UNDER_WAY = ("intent", "sending", "open", "double")
 """States of an attempt that holds a place: until the vendor's terminal state, or the proof that there is no batch."""
 HOUR = timedelta(hours=1)
 LOOKS_BACK = timedelta(days=2)

@@ -14,6 +14,7 @@ from nightbatch.adapters import (
     ledger_begin,
     ledger_cancel,
     ledger_costs,
+    ledger_doubles,
     ledger_events,
     ledger_gates,
     ledger_migrate,
@@ -253,6 +254,21 @@ class SqlLedger(Queueing, Tidying):
         with self._database.write() as connection:
             return ledger_problems.note_absence(connection, attempt_id, at_most=at_most, now=now)
 
+    def note_double(self, attempt_id: int, state: BatchState, *, now: datetime) -> None:
+        """Record a batch of an absent attempt beside which another one stands; its worst case is reserved again."""
+        with self._database.write() as connection:
+            ledger_doubles.note_double(connection, attempt_id, state, now=now)
+
+    def note_double_ended(self, attempt_id: int, *, usd: Decimal, now: datetime) -> None:
+        """Book what a double cost, and return its reserve; twice changes nothing."""
+        with self._database.write() as connection:
+            ledger_doubles.note_double_ended(connection, attempt_id, usd=usd, now=now)
+
+    def doubles(self, run: str) -> list[tuple[Attempt, Decimal]]:
+        """List the doubles of a run, and what each was billed so far."""
+        with self._database.read() as connection:
+            return ledger_doubles.doubles(connection, run)
+
     def owned(self, provider: str, batch_ids: Sequence[str]) -> set[str]:
         """Say which of these batches belong to any attempt in this ledger."""
         with self._database.read() as connection:
@@ -295,10 +311,15 @@ class SqlLedger(Queueing, Tidying):
         with self._database.write() as connection:
             ledger_events.record(connection, event_id, kind, run, payload, now=now)
 
-    def may_deliver(self, event_id: str, channel: str, *, now: datetime) -> bool:
-        """Claim one delivery: True at most twice, ten minutes apart, and never after `note_delivered`."""
+    def may_deliver(self, event_id: str, channel: str, *, again_after: timedelta, now: datetime) -> bool:
+        """Claim one delivery: True at most twice, so long apart, and never after `note_delivered`."""
         with self._database.write() as connection:
-            return ledger_events.may_deliver(connection, event_id, channel, now=now)
+            return ledger_events.may_deliver(connection, event_id, channel, again_after=again_after, now=now)
+
+    def delivery_claimed(self, event_id: str, channel: str) -> datetime | None:
+        """Say since when a delivery has been under way that may still be claimed once more."""
+        with self._database.read() as connection:
+            return ledger_events.claimed(connection, event_id, channel)
 
     def note_delivered(self, event_id: str, channel: str, *, now: datetime) -> None:
         """Record that people were told."""

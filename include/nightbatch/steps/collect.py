@@ -41,7 +41,7 @@ def collect(ports: Ports, shard: Shard, state: BatchState) -> Outcome:
 
 
 @dataclass(frozen=True)
-class _Stored:
+class Stored:
     """One result file in the store."""
 
     name: str
@@ -49,7 +49,7 @@ class _Stored:
     lines: LineCount
 
 
-def _believable(ports: Ports, provider: Provider, state: BatchState, folder: str) -> list[_Stored]:
+def _believable(ports: Ports, provider: Provider, state: BatchState, folder: str) -> list[Stored]:
     """
     Store what can be taken for the vendor's own words.
 
@@ -70,11 +70,12 @@ def _believable(ports: Ports, provider: Provider, state: BatchState, folder: str
     return again
 
 
-def _download(ports: Ports, provider: Provider, state: BatchState, folder: str) -> list[_Stored]:
-    return [_keep(ports, folder, file) for file in provider.results(state)]
+def _download(ports: Ports, provider: Provider, state: BatchState, folder: str) -> list[Stored]:
+    return [keep(ports, folder, file) for file in provider.results(state)]
 
 
-def _keep(ports: Ports, folder: str, file: RawFile) -> _Stored:
+def keep(ports: Ports, folder: str, file: RawFile) -> Stored:
+    """Store one result file whole, hashed, its lines counted."""
     name, sha, lines = f"{folder}/{file.name}.jsonl", hashlib.sha256(), LineCount()
     with ports.store.writer(name) as out:
         for chunk in file.chunks:
@@ -82,4 +83,4 @@ def _keep(ports: Ports, folder: str, file: RawFile) -> _Stored:
             lines.feed(chunk)
             out.write(chunk)
     lines.end()
-    return _Stored(name, sha.hexdigest(), lines)
+    return Stored(name, sha.hexdigest(), lines)

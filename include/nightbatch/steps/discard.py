@@ -21,7 +21,7 @@ def discard(ports: Ports, job: Job, shard: Shard) -> bool:
     attempt = shard.current
     if attempt is None or shard.state is not ShardState.LOADED or attempt.state != "ended":
         return False
-    return _delete(ports, job, shard, attempt, batch_id=attempt.batch_id)
+    return delete(ports, job, shard, attempt, batch_id=attempt.batch_id)
 
 
 def discard_unused(ports: Ports, job: Job, shard: Shard, attempt: Attempt) -> bool:
@@ -29,10 +29,11 @@ def discard_unused(ports: Ports, job: Job, shard: Shard, attempt: Attempt) -> bo
     is_over = attempt.state in ("absent", "refused") and ports.clock.now() >= attempt.certain_utc
     if attempt.file_id is None or not is_over:
         return False
-    return _delete(ports, job, shard, attempt, batch_id=None)
+    return delete(ports, job, shard, attempt, batch_id=None)
 
 
-def _delete(ports: Ports, job: Job, shard: Shard, attempt: Attempt, *, batch_id: str | None) -> bool:
+def delete(ports: Ports, job: Job, shard: Shard, attempt: Attempt, *, batch_id: str | None) -> bool:
+    """Delete what an attempt left at the vendor, unless the job wants to keep it; says whether nothing is left."""
     if attempt.vendor_files_deleted_utc is not None or not job.delete_vendor_files:
         return False
     with about(batch=attempt.batch_id):

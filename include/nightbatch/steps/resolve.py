@@ -12,8 +12,9 @@ from nightbatch.logs import about, logger
 from nightbatch.ports import Attempt, Ports, Provider, Shard
 
 from .account import check_account
+from .batch_id import keep_id, late_words, noted_id
 from .outcome import Moved, Outcome, Waiting
-from .submit import batch_note, keep_id, label_of, late_words
+from .submit import label_of, withdraw
 
 log = logger(__name__)
 
@@ -35,8 +36,8 @@ def resolve(ports: Ports, shard: Shard) -> Outcome:
         return Moved()
     now = ports.clock.now()
     if attempt.state == "intent":
-        return _withdraw_unsent(ports, attempt, now)
-    noted = _noted_id(ports, attempt)
+        return _withdraw_unsent(ports, shard, attempt, now)
+    noted = noted_id(ports, attempt)
     provider = ports.provider(shard.plan.provider, shard.plan.connection)
     if noted:
         return _adopt(ports, attempt, provider.poll(noted))
@@ -73,7 +74,7 @@ def _left_to_look(ports: Ports, attempt: Attempt, now: datetime) -> timedelta:
     return attempt.certain_utc - attempt.intent_utc - looked
 
 
-def _withdraw_unsent(ports: Ports, attempt: Attempt, now: datetime) -> Outcome:
+def _withdraw_unsent(ports: Ports, shard: Shard, attempt: Attempt, now: datetime) -> Outcome:
     """
     Take over from a process that died, or still is, before its create call.
 
@@ -90,12 +91,9 @@ def _withdraw_unsent(ports: Ports, attempt: Attempt, now: datetime) -> Outcome:
         )
     except StaleAttempt:
         return Moved()
+    if attempt.file_id:
+        withdraw(ports.provider(shard.plan.provider, shard.plan.connection), attempt.file_id)
     return Moved()
-
-
-def _noted_id(ports: Ports, attempt: Attempt) -> str:
-    name = batch_note(attempt)
-    return ports.store.read(name).decode() if ports.store.exists(name) else ""
 
 
 def _adopt(ports: Ports, attempt: Attempt, state: BatchState) -> Outcome:

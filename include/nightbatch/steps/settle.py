@@ -52,6 +52,10 @@ class Books:
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    doubles: int = 0
+    """Batches that were made beside another one for the same rows, and cancelled."""
+    doubles_usd: Decimal = Decimal(0)
+    """What these were billed; not in `cost_usd`, which is what the answers cost."""
     reserved_usd: Decimal = Decimal(0)
     above_reserve: int = 0
     """Shards that cost more than was reserved for them."""
@@ -161,6 +165,8 @@ def add_up(ports: Ports, run: Run) -> Books:
         books.copies_pending += plan.facts["copies_pending"]
     books.sent_again, books.dead, books.pending = dict(again), dict(dead), dict(pending)
     _add_shards(books, shards)
+    doubles = ports.ledger.doubles(run.run)
+    books.doubles, books.doubles_usd = len(doubles), sum((usd for _, usd in doubles), Decimal(0))
     reserved, _ = ports.ledger.spent(run.run)
     books.reserved_usd = reserved
     return books

@@ -25,12 +25,12 @@ from nightbatch.errors import (
     QueueTooSmall,
     RequestRefused,
     StaleAttempt,
-    StorageUnavailable,
 )
 from nightbatch.job import Job
 from nightbatch.logs import about, logger
 from nightbatch.ports import Attempt, Intent, Ports, Provider, Shard, Store
 
+from .batch_id import keep_id, late_words
 from .budgets import budgets_of, day_of, worst_case
 from .outcome import Moved, Outcome, Waiting
 
@@ -100,9 +100,8 @@ def label_of(ports: Ports, attempt: Attempt) -> Label:
     )
 
 
-def batch_note(attempt: Attempt) -> str:
-    """Name the file in which an attempt keeps its batch id, beside the ledger."""
-    return f"{attempt.ref.folder}/attempt-{attempt.number}.batch"
+class _TooLate(Exception):
+    """The send deadline has passed, and nothing was made."""
 
 
 @dataclass(frozen=True)
@@ -124,14 +123,13 @@ class _Sending:
             if file_id:
                 self.ports.ledger.note_file(self.attempt.attempt_id, file_id)
             self.ports.ledger.note_sending(self.attempt.attempt_id)
-            # A process that slept through its deadline must not send: its successor may have asked the vendor
-            # already, and found nothing.
-            if self.ports.clock.now() >= self.attempt.send_deadline_utc:
-                wait_s = self.ports.settings.poll_from_s
-                return self._end("absent", "slept past its send deadline", file_id, wait_s=wait_s)
+            self._check_time()
             state = self._create(file_id)
+        except _TooLate:
+            wait_s = self.ports.settings.poll_from_s
+            return self._end("absent", "slept past its send deadline", file_id, wait_s=wait_s)
         except StaleAttempt:
-            self._withdraw(file_id)
+            withdraw(self.provider, file_id)
             return Moved()
         except PlanChanged as changed:
             self._end("absent", str(changed), file_id)
@@ -157,10 +155,18 @@ class _Sending:
                 if keep_id(self.ports, self.attempt, state):
                     log.error("submit: %s", late_words(self.attempt))
             except StaleAttempt as stale:
-                log.error("submit: this batch was made too late, and may be billed beside another one: %s", stale)
+                self._note_double(state, stale)
                 return Moved()
             log.info("submit: %s rows sent, attempt %d", f"{self.attempt.rows:,}", self.attempt.number)
         return Moved()
+
+    def _note_double(self, state: BatchState, stale: StaleAttempt) -> None:
+        """Write down that a batch was made too late; `steps/double.py` cancels, tells and books it."""
+        log.error("submit: this batch was made too late, and may be billed beside another one: %s", stale)
+        try:
+            self.ports.ledger.note_double(self.attempt.attempt_id, state, now=self.ports.clock.now())
+        except StaleAttempt as owner:
+            log.info("submit: the batch is not made twice: %s", owner)
 
     def _upload(self) -> str | None:
         plan = self.shard.plan
@@ -172,10 +178,22 @@ class _Sending:
         plan = self.shard.plan
         return self.provider.create(
             file_id=file_id,
-            lines=_pieces(self.ports.store, plan.requests_name),
+            lines=self._in_time(_pieces(self.ports.store, plan.requests_name)),
             endpoint=self.job.request_spec(plan.choice).endpoint,
             label=label_of(self.ports, self.attempt),
         )
+
+    def _check_time(self) -> None:
+        """Raise _TooLate past the send deadline: a successor may have asked the vendor already, and found nothing."""
+        if self.ports.clock.now() >= self.attempt.send_deadline_utc:
+            raise _TooLate
+
+    def _in_time(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """Break a create call off that outlives its deadline on the way; a body that never ended is no request."""
+        for piece in pieces:
+            self._check_time()
+            yield piece
+        self._check_time()
 
     def _end(
         self,
@@ -200,7 +218,7 @@ class _Sending:
             hold=hold.value if hold is not None else "",
             now=now,
         )
-        self._withdraw(file_id)
+        withdraw(self.provider, file_id)
         return Moved()
 
     def _end_full(self, full: QueueFull, file_id: str | None) -> Outcome:
@@ -213,55 +231,17 @@ class _Sending:
             wait=wait,
             now=self.ports.clock.now(),
         )
-        self._withdraw(file_id)
+        withdraw(self.provider, file_id)
         return Moved()
 
-    def _withdraw(self, file_id: str | None) -> None:
-        """Delete a request file that no batch was made of: a shard that waits its turn would pile them up."""
-        if file_id:
-            try:
-                self.provider.withdraw(file_id)
-            except NightbatchError as error:
-                log.warning("submit: file %s stays at %s: %s", file_id, self.provider.name, error)
 
-
-def keep_id(ports: Ports, attempt: Attempt, state: BatchState) -> bool:
-    """
-    Record a batch id in the store and in the ledger, and keep trying for two minutes: the money is spent.
-
-    Says whether the batch had been thought absent.
-
-    Either place is enough for a successor; the vendor's listing is the third. A full store does not keep the id from
-    the ledger.
-    """
-    pause_s = 0.2
-    is_noted = False
-    while True:
-        is_noted = is_noted or _is_noted(ports, attempt, state)
+def withdraw(provider: Provider, file_id: str | None) -> None:
+    """Delete a request file that no batch was made of: a shard that waits its turn would pile them up."""
+    if file_id:
         try:
-            return ports.ledger.note_open(attempt.attempt_id, state, now=ports.clock.now())
-        except StorageUnavailable:
-            if pause_s > 60:
-                raise
-            ports.clock.sleep(pause_s)
-            pause_s *= 2
-
-
-def _is_noted(ports: Ports, attempt: Attempt, state: BatchState) -> bool:
-    try:
-        ports.store.write(batch_note(attempt), state.batch_id.encode())
-    except StorageUnavailable as error:
-        log.warning("submit: the batch id is not noted in the store: %s", error)
-        return False
-    return True
-
-
-def late_words(attempt: Attempt) -> str:
-    """Say what follows from a batch that was thought absent, and is there."""
-    return (
-        f"this batch had been thought absent; it is used, and its worst case of {attempt.reserved_usd:.4f} USD is "
-        "reserved again, even where that is more than a budget leaves. Nothing more is reserved until it fits again."
-    )
+            provider.withdraw(file_id)
+        except NightbatchError as error:
+            log.warning("submit: file %s stays at %s: %s", file_id, provider.name, error)
 
 
 def _hold(ports: Ports, shard: Shard, reason: Reason, problem: str) -> Outcome:

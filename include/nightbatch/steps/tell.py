@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from nightbatch.core.deadline import Lateness, lateness
@@ -20,18 +20,24 @@ from .settle import Books
 log = logger(__name__)
 
 
-def tell(ports: Ports, run: str, message: Message) -> int:
+MOST_PAUSE_S = 5.0
+"""How long, at most, a message that somebody else is sending is left alone between two looks."""
+
+
+def tell(ports: Ports, run: str, message: Message, *, waits: bool = False) -> int:
     """
     Deliver a message over every channel that has not had it; gives how many took it.
 
-    A channel that is down is logged and fails nothing: the run's colour says the same.
+    A channel that is down is logged and fails nothing: the run's colour says the same. With `waits`, a message that
+    another process began to send is waited for, and sent once more if that one turns out to be dead: for messages
+    that nobody would come to tell later.
     """
     now = ports.clock.now
     payload = {"title": message.title, "facts": list(map(list, message.facts)), "to_do": message.to_do}
     ports.ledger.record_event(message.event_id, message.kind, run, payload, now=now())
     delivered = 0
     for notifier in ports.notifiers():
-        if not ports.ledger.may_deliver(message.event_id, notifier.channel, now=now()):
+        if not _is_ours_to_tell(ports, message.event_id, notifier.channel, waits=waits):
             continue
         try:
             notifier.send(message)
@@ -41,6 +47,17 @@ def tell(ports: Ports, run: str, message: Message) -> int:
         ports.ledger.note_delivered(message.event_id, notifier.channel, now=now())
         delivered += 1
     return delivered
+
+
+def _is_ours_to_tell(ports: Ports, event_id: str, channel: str, *, waits: bool) -> bool:
+    again_after = timedelta(seconds=ports.settings.tell_again_s)
+    while not ports.ledger.may_deliver(event_id, channel, again_after=again_after, now=ports.clock.now()):
+        since = ports.ledger.delivery_claimed(event_id, channel)
+        if since is None or not waits:
+            return False
+        left = (since + again_after - ports.clock.now()).total_seconds()
+        ports.clock.sleep(min(max(left, 0.05), MOST_PAUSE_S))
+    return True
 
 
 def watch_deadline(ports: Ports, job: Job, run: Run, due: datetime, *, link: str = "") -> Lateness:
@@ -109,9 +126,9 @@ def tell_ending(
     """Send the report of a run that is complete, or say that it failed or is incomplete."""
     if problem is None:
         if "report" in job.notify.on and books is not None:
-            tell(ports, run.run, _report(ports, run, books, link))
+            tell(ports, run.run, _report(ports, run, books, link), waits=True)
     elif "failed" in job.notify.on:
-        tell(ports, run.run, _failure(ports, run, books, problem, link))
+        tell(ports, run.run, _failure(ports, run, books, problem, link), waits=True)
 
 
 def _report(ports: Ports, run: Run, books: Books, link: str) -> Message:
@@ -182,9 +199,10 @@ def book_facts(books: Books) -> tuple[tuple[str, str], ...]:
         ("Dead letters", f"{books.dead_rows:,}" + (f" ({dead})" if dead else "")),
         *letter_facts(books.run, books.letters),
         ("Pending", f"{sum(books.pending.values()) + books.copies_pending:,}"),
-        ("Batches", f"{books.batches:,}"),
+        ("Batches", f"{books.batches:,}" + (f", and {books.doubles:,} made twice" if books.doubles else "")),
         *_surprises(books),
         ("Cost", f"{books.cost_usd:.4f} USD (real time: {books.realtime_usd:.4f} USD)"),
+        *((("Paid twice", f"{books.doubles_usd:.4f} USD beside it"),) if books.doubles else ()),
     )
 
 

@@ -16,7 +16,7 @@ from .settle import is_done
 RETENTION_WITHOUT_PLAN: timedelta = Job.model_fields["retention"].default
 """How long what a run left is kept that never got a plan, and with it no retention of its own."""
 
-UNSETTLED = frozenset({"intent", "sending", "open"})
+UNSETTLED = frozenset({"intent", "sending", "open", "double"})
 """States of an attempt whose batch may still be under way."""
 
 

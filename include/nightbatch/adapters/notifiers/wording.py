@@ -13,6 +13,7 @@ KINDS = {
     "overdue": "Batch overdue at the vendor",
     "failed": "Run failed",
     "incomplete": "Run incomplete",
+    "paid_twice": "Paid twice",
     "report": "Run report",
 }
 """How each kind of message is announced; an unknown kind is announced by its own word."""

@@ -26,6 +26,13 @@ _PREPARING = 0x6E62_7461_626C_6573
 
 _PART = sql.Identifier("nb_part")
 
+_LET_GO = """
+SELECT set_config('idle_in_transaction_session_timeout', '60s', true)
+WHERE current_setting('idle_in_transaction_session_timeout') = '0'
+"""
+"""A process that is frozen between its merge and its commit holds rows that its successor waits for; PostgreSQL ends
+its transaction after a minute, or after what the connection or the server says."""
+
 _COPY_ROWS = 2_000
 """Rows that go to COPY at once."""
 
@@ -135,6 +142,8 @@ class PostgresSink:
         with translated(self.identity, BadSink), connect(self._connection) as database:
             database.read_only = read_only
             with database.transaction():
+                if not read_only:
+                    database.execute(_LET_GO)
                 yield database
 
     def _upsert(self, table: Table) -> sql.Composed:

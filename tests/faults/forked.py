@@ -1,0 +1,66 @@
+"""
+Processes that begin with everything imported: each is forked from a server that did it once.
+
+A cell needs two or three processes, and imports are two thirds of what each costs (3 of 5 CPU seconds). A fork has an
+id, memory and connections of its own, dies and freezes alone, and runs the very command; the calm twins, with which
+all cells are compared, run it from a shell.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from functools import cache
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PRELOAD = (
+    "alembic.command", "anthropic", "boto3", "genai_prices", "httpx2", "jsonschema_rs", "obstore", "openai", "psycopg",
+    "pyarrow.parquet", "nightbatch.adapters.ledger_sql", "nightbatch.adapters.notifiers.mail",
+    "nightbatch.adapters.notifiers.slack", "nightbatch.adapters.object_store", "nightbatch.adapters.prices",
+    "nightbatch.adapters.providers.anthropic_client", "nightbatch.adapters.providers.openai_client",
+    "nightbatch.adapters.sinks.postgres", "nightbatch.adapters.sources.postgres", "nightbatch.cli", "nightbatch.flow",
+    "tests.faults.forked", "tests.faults.victim",
+)  # fmt: skip
+"""Modules only: no connection, no thread, nothing that a fork must not inherit."""
+
+SERVER_ID = os.getpid()
+"""In a process that was forked from the server: the server's id, since it imported this."""
+
+
+@cache
+def _server() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOAD))
+    return context
+
+
+def begin(words: list[str], *, at: str, folder: Path, environ: dict[str, str], number: int) -> ForkServerProcess:
+    """Begin a command of `nightbatch` in a process of its own; what it says goes to `number.out` and `number.err`."""
+    # The server is started with the first process, and finds its modules by this.
+    before, os.environ["PYTHONPATH"] = os.environ.get("PYTHONPATH", ""), str(ROOT)
+    try:
+        process = _server().Process(target=_carry_out, args=(words, at, str(folder), environ, number), daemon=True)
+        process.start()
+    finally:
+        os.environ["PYTHONPATH"] = before
+    return process
+
+
+def _carry_out(words: list[str], at: str, folder: str, environ: dict[str, str], number: int) -> None:
+    assert os.getpid() != SERVER_ID, "the server has not imported anything beforehand"
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environ)
+    for name, fd in (("out", 1), ("err", 2)):
+        os.dup2(os.open(f"{number}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), fd)
+    if at:
+        from tests.faults.victim import lay
+
+        lay(at)
+    from nightbatch.cli import app
+
+    sys.argv = ["nightbatch", *words]
+    app(args=words, prog_name="nightbatch")
