@@ -1,6 +1,7 @@
 """`nightbatch tidy`, as a person types it."""
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,25 @@ def test_what_is_within_its_retention_is_said_to_be_kept(folder: Path, monkeypat
     with running(EmulatorSettings()) as url:
         reach(url, monkeypatch)
         assert typed("run", "tickets.yaml", "--from", FROM).exit_code == 0
-        said = typed("tidy")
+        said, kept = typed("tidy"), json.loads(typed("tidy", "--json").stdout)["kept"]
 
+    assert kept == {"within retention": 1}
     assert (said.exit_code, "kept the files of 1 run: 1 within retention" in said.output) == (0, True)
+
+
+def test_a_batch_that_nobody_owns_is_named_with_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(EmulatorSettings()) as url:
+        reach(url, monkeypatch)
+        assert typed("run", "tickets.yaml", "--from", FROM).exit_code == 0
+        clean = typed("orphans", "--json")
+        with sqlite3.connect(folder / ".nightbatch" / "ledger.sqlite") as ledger:
+            ledger.execute("update nb_attempts set batch_id = 'batch_other'")
+        found = json.loads(typed("orphans", "--json").stdout)
+        said = typed("orphans")
+
+    assert clean.exit_code == 0, clean.output
+    assert (clean.exit_code, json.loads(clean.stdout)["accounts"][0]["counts"]) == (0, {"owned": 1})
+    [orphan] = found["accounts"][0]["orphans"]
+    assert (orphan["kind"], orphan["rows"], orphan["status"]) == ("orphan", 5, "completed")
+    assert said.exit_code == 1
+    assert "Its rows were answered by another batch" in " ".join(said.output.split())

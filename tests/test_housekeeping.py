@@ -19,7 +19,7 @@ MONTH = timedelta(days=30)
 
 
 def house(stack: Stack, **changes: Any) -> House:
-    return House(stack.ledger, stack.store, stack.clock, lambda _job: stack.ports(), **changes)
+    return House(stack.ledger, stack.store, stack.clock, lambda _job: stack.ports(), stack.ports().provider, **changes)
 
 
 def sweep(stack: Stack, **changes: Any) -> Swept:

@@ -27,6 +27,7 @@ from nightbatch.cli_frame import (
     ports_of,
     window_of,
 )
+from nightbatch.cli_orphans import orphans
 from nightbatch.cli_release import release
 from nightbatch.cli_retry import retry, run_to_the_end
 from nightbatch.cli_tidy import tidy
@@ -155,6 +156,7 @@ def migrate() -> None:
 app.command()(release)
 app.command()(costs)
 app.command()(tidy)
+app.command()(orphans)
 
 
 def _mount_emulator() -> None:

@@ -42,7 +42,8 @@ def tidy(dry_run: DryRun = False, quiet_hours: Quiet = 6, as_json: Json = False,
 
 def _json(swept: Swept, *, dry_run: bool) -> dict[str, Any]:
     totals = {"runs": len(swept.removed), "files": swept.files, "size_bytes": swept.size_bytes}
-    return {"dry_run": dry_run, **asdict(swept), **totals}
+    # `asdict` makes counts of a Counter's items.
+    return {"dry_run": dry_run, **asdict(swept), "kept": dict(swept.kept), **totals}
 
 
 def lines(swept: Swept, *, dry_run: bool) -> Iterator[str]:

@@ -14,7 +14,7 @@ from nightbatch.core.verdict import Reason
 from nightbatch.errors import DoesNotAddUp, NightbatchError, RunFailed, RunIncomplete, StaleAttempt, Terminal
 from nightbatch.job import Job
 from nightbatch.logs import about, logger
-from nightbatch.ports import Attempt, Clock, Connections, Ledger, Ports, Run, Settings, Shard, Store
+from nightbatch.ports import Attempt, Clock, Connections, Ledger, Ports, Provider, Run, Settings, Shard, Store
 from nightbatch.steps.batch_id import batch_note, keep_id
 from nightbatch.steps.discard import discard, discard_unused
 from nightbatch.steps.double import close_doubles, note_double
@@ -39,6 +39,8 @@ class House:
     store: Store
     clock: Clock
     ports_of: Callable[[Job], Ports]
+    provider: Callable[[str, str], Provider]
+    """(provider name, connection id) -> provider."""
     quiet: timedelta = QUIET
     is_live: Callable[[Run], bool] = lambda _: False
     """Says whether somebody may be at work on a run, however quiet it is."""
@@ -56,7 +58,11 @@ def open_house(settings: Settings, connections: Connections, **changes: Any) -> 
     def ports_of(job: Job) -> Ports:
         return registry.open_ports(job, settings, connections, ledger=ledger)
 
-    return House(ledger, registry.open_store(settings, connections), SystemClock(), ports_of, **changes)
+    def provider(name: str, conn_id: str) -> Provider:
+        return registry.open_provider(name, connections(conn_id), request_timeout_s=settings.request_timeout_s)
+
+    store = registry.open_store(settings, connections)
+    return House(ledger, store, SystemClock(), ports_of, provider, **changes)
 
 
 @dataclass

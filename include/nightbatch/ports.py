@@ -267,6 +267,15 @@ class RawFile:
     chunks: Iterator[bytes]
 
 
+@dataclass(frozen=True)
+class ListedBatch:
+    """A batch in a vendor's listing, whoever made it."""
+
+    state: BatchState
+    label: Label | None = None
+    """What it says of itself, in our words; None where it says nothing, or the vendor keeps no labels."""
+
+
 class Provider(Protocol):
     """
     One account of one vendor's batch API. Errors of the vendor's SDK end here.
@@ -307,6 +316,13 @@ class Provider(Protocol):
 
         `since` and `until` bound its creation. With `found_by == "label"` an item is certainly ours; with
         "count" it is a candidate until a custom_id in its results proves it. Empty means "certainly not listed".
+        """
+
+    def listing(self, since: datetime) -> Iterator[ListedBatch]:
+        """
+        Stream every batch of the account that was made since then, whoever made it, from a *complete* listing.
+
+        Memory: a page. Raises ProviderBusy in the middle where the listing cannot be read to its end.
         """
 
     def poll(self, batch_id: str) -> BatchState:
@@ -794,6 +810,15 @@ class Ledger(Protocol):
     # tidying up
     def attempts(self, run: str) -> list[Attempt]:
         """List every attempt of a run, by shard and number."""
+
+    def owners(self, provider: str, batch_ids: Sequence[str]) -> dict[str, Attempt]:
+        """Give the attempts that own these batches, by batch id; a batch of nobody's is absent."""
+
+    def run_names(self) -> Iterator[str]:
+        """Stream the names of all runs, sorted."""
+
+    def accounts_used(self) -> list[tuple[str, str]]:
+        """List every (provider, connection) that a sealed shard goes to, sorted."""
 
     def note_files_deleted(self, attempt_id: int, *, now: datetime) -> None:
         """Record that nothing of an attempt is at the vendor any more."""

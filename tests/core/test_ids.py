@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightbatch.core.ids import Label, ShardRef, custom_id_prefix, is_custom_id, row_of, run_code, run_id
+from nightbatch.core.ids import (
+    Label,
+    Origin,
+    ShardRef,
+    custom_id_prefix,
+    is_custom_id,
+    origin_of,
+    row_of,
+    run_code,
+    run_id,
+)
 from nightbatch.core.window import Window
 
 NIGHT = Window(datetime(2026, 11, 21, tzinfo=UTC), datetime(2026, 11, 22, tzinfo=UTC))
@@ -90,3 +100,25 @@ def test_a_label_fits_into_a_vendors_metadata(round_: int, shard: int, attempt: 
 @given(st.lists(st.builds(ShardRef, st.sampled_from(["a/g1", "a/g2"]), rounds, shards), unique=True))
 def test_two_shards_never_share_a_folder(refs: list[ShardRef]) -> None:
     assert len({ref.folder for ref in refs}) == len(refs)
+
+
+def test_a_label_is_read_back_from_what_the_vendor_keeps():
+    label = Label("a" * 32, "b" * 12, 2, 34, 5, "c" * 64)
+
+    assert Label.read(label.metadata()) == label
+
+
+@pytest.mark.parametrize("spoilt", ["nightbatch_ledger", "nightbatch_run", "nightbatch_shard", "nightbatch_attempt"])
+def test_metadata_of_somebody_else_is_no_label(spoilt):
+    whole = Label("a" * 32, "b" * 12, 0, 0, 1, "c" * 64).metadata()
+
+    assert Label.read({}) is None
+    assert Label.read({name: value for name, value in whole.items() if name != spoilt}) is None
+    assert Label.read({**whole, "nightbatch_shard": "third"}) is None
+
+
+def test_a_custom_id_says_where_it_comes_from():
+    prefix = custom_id_prefix("a" * 32, "b" * 12, 2, 34)
+
+    assert origin_of(f"{prefix}7") == Origin("a" * 8, "b" * 12, 2, 34)
+    assert origin_of("request-7") is None

@@ -79,8 +79,8 @@ def _session(connection: Connection, *, read_only: bool) -> Iterator[duckdb.Duck
     except (duckdb.IOException, duckdb.ConnectionException) as error:
         if any(words in str(error) for words in _LASTING):
             remedy = "Set its host to a DuckDB file that this account may read and write."
-            raise ConnectionInvalid(connection.conn_id, problem=_said(error), remedy=remedy) from error
-        raise StorageUnavailable(address(connection), cause=_said(error)) from error
+            raise ConnectionInvalid(connection.conn_id, problem=_said(error), remedy=remedy) from None
+        raise StorageUnavailable(address(connection), cause=_said(error)) from None
     try:
         database.execute("SET TimeZone = 'UTC'")
         yield database
@@ -112,10 +112,11 @@ def translated(what: str, bad: type[BadSource] | type[BadSink]) -> Iterator[None
     try:
         yield
     except duckdb.Error as error:
+        # Not chained: DuckDB's own words may quote a record or an answer, and a log shows the whole chain.
         if isinstance(error, _TRANSIENT) and not any(words in str(error) for words in _LASTING):
-            raise StorageUnavailable(what, cause=_said(error)) from error
+            raise StorageUnavailable(what, cause=_said(error)) from None
         remedy = "Correct the query in the job file." if bad is BadSource else "Mend the table, or name another one."
-        raise bad(what, problem=_said(error), remedy=remedy) from error
+        raise bad(what, problem=_said(error), remedy=remedy) from None
 
 
 def _said(error: duckdb.Error) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ from nightbatch.adapters.ledger_tables import attempts, jobs, pending, queue, ro
 from nightbatch.adapters.ledger_types import AnyRow
 from nightbatch.ports import Attempt, Run
 
-RUNS_AT_A_TIME = 100
+RUNS_AT_A_TIME, IDS_AT_A_TIME = 100, 500
 
 _MOVES = (
     runs.c.started_utc,
@@ -39,6 +39,35 @@ class Tidying:
         ordered = ordered.order_by(attempts.c.round, attempts.c.shard, attempts.c.number)
         with self._database.read() as connection:
             return [attempt_of(row._mapping) for row in connection.execute(ordered)]
+
+    def owners(self, provider: str, batch_ids: Sequence[str]) -> dict[str, Attempt]:
+        """Give the attempts that own these batches, by batch id."""
+        found: dict[str, Attempt] = {}
+        for start in range(0, len(batch_ids), IDS_AT_A_TIME):
+            some = list(batch_ids[start : start + IDS_AT_A_TIME])
+            here = sa.select(attempts).where(attempts.c.provider == provider, attempts.c.batch_id.in_(some))
+            with self._database.read() as connection:
+                found |= {row.batch_id: attempt_of(row._mapping) for row in connection.execute(here)}
+        return found
+
+    def run_names(self) -> Iterator[str]:
+        """Stream the names of all runs, sorted."""
+        last = ""
+        while True:
+            here = sa.select(runs.c.run).where(runs.c.run > last).order_by(runs.c.run).limit(IDS_AT_A_TIME)
+            with self._database.read() as connection:
+                found = list(connection.execute(here).scalars())
+            yield from found
+            if not found:
+                return
+            last = found[-1]
+
+    def accounts_used(self) -> list[tuple[str, str]]:
+        """List every (provider, connection) that a sealed shard goes to, sorted."""
+        both = (shards.c.provider, shards.c.connection)
+        with self._database.read() as connection:
+            rows = connection.execute(sa.select(*both).distinct().order_by(*both))
+            return [(row.provider, row.connection) for row in rows]
 
     def note_files_deleted(self, attempt_id: int, *, now: datetime) -> None:
         """Record that nothing of an attempt is at the vendor any more; the first time counts."""

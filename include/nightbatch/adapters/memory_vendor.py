@@ -17,7 +17,7 @@ from nightbatch.core.request import Endpoint, Messages, RequestSpec
 from nightbatch.core.result import ErrorKind, Finish, Outcome, Result
 from nightbatch.core.shard import Limits
 from nightbatch.errors import ProviderBusy
-from nightbatch.ports import Clock, RawFile
+from nightbatch.ports import Clock, ListedBatch, RawFile
 
 Answer = Callable[[Messages, int], Result]
 """Answers a question; the number says how often it was asked before, from 0."""
@@ -161,6 +161,13 @@ class MemoryProvider:
             and batch.state.rows_total == rows
             and since <= (batch.state.created_utc or since) <= until
         ]
+
+    def listing(self, since: datetime) -> Iterator[ListedBatch]:
+        """Stream the vendor's batches, newest first."""
+        for batch in reversed(list(self.vendor.batches.values())):
+            batch_id, is_labelled = batch.state.batch_id, self.found_by == "label"
+            if (batch.state.created_utc or since) >= since and (is_labelled or batch_id not in self.vendor.discarded):
+                yield ListedBatch(self.poll(batch_id), batch.label if is_labelled else None)
 
     def poll(self, batch_id: str) -> BatchState:
         """Look at a batch."""

@@ -73,11 +73,11 @@ def connect(connection: Connection) -> psycopg.Connection:
         said = _first_line(error)
         if any(words in said for words in _UNUSABLE):
             remedy = "Correct its login, password or schema (the database's name)."
-            raise ConnectionInvalid(connection.conn_id, problem=said, remedy=remedy) from error
-        raise StorageUnavailable(address(connection), cause=said) from error
-    except psycopg.ProgrammingError as error:
+            raise ConnectionInvalid(connection.conn_id, problem=said, remedy=remedy) from None
+        raise StorageUnavailable(address(connection), cause=said) from None
+    except psycopg.ProgrammingError:
         remedy = "Correct its fields and its extra."
-        raise ConnectionInvalid(connection.conn_id, problem="it is not a valid one", remedy=remedy) from error
+        raise ConnectionInvalid(connection.conn_id, problem="it is not a valid one", remedy=remedy) from None
     database.execute("SELECT set_config('TimeZone', 'UTC', false)")
     return database
 
@@ -94,11 +94,12 @@ def translated(what: str, bad: type[BadSource] | type[BadSink]) -> Iterator[None
     try:
         yield
     except psycopg.Error as error:
+        # Not chained: the server's details quote whole rows, and a log shows the whole chain.
         code = error.sqlstate or ""
         if code[:2] in _BAD_CLASSES or (not code and not isinstance(error, psycopg.OperationalError)):
             remedies = _REMEDIES[bad]
-            raise bad(what, problem=_said(error), remedy=remedies.get(code, remedies[""])) from error
-        raise StorageUnavailable(what, cause=_said(error)) from error
+            raise bad(what, problem=_said(error), remedy=remedies.get(code, remedies[""])) from None
+        raise StorageUnavailable(what, cause=_said(error)) from None
 
 
 def _said(error: psycopg.Error) -> str:

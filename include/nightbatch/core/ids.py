@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .window import Window
 
 _CUSTOM_ID = re.compile(r"nb_(?P<ledger>[0-9a-f]{8})_(?P<run>[0-9a-f]{12})_(?P<round>\d+)_(?P<shard>\d+)_(?P<row>\d+)")
+
+
+_SHARD_NAME = re.compile(r"r(?P<round>[0-9]{1,9})-s(?P<shard>[0-9]{1,9})")
+_NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 def run_id(job: str, window: Window, generation: int) -> str:
@@ -64,6 +69,18 @@ class Label:
             "nightbatch_sha256": self.content_sha256,
         }
 
+    @classmethod
+    def read(cls, metadata: Mapping[str, object]) -> Label | None:
+        """Read a label back from metadata; None where it is not one of nightbatch's."""
+        ledger, run, sha256 = (metadata.get(f"nightbatch_{name}") for name in ("ledger", "run", "sha256"))
+        where = _SHARD_NAME.fullmatch(str(metadata.get("nightbatch_shard", "")))
+        attempt = str(metadata.get("nightbatch_attempt", ""))
+        if not (isinstance(ledger, str) and isinstance(run, str) and isinstance(sha256, str)):
+            return None
+        if where is None or _NUMBER.fullmatch(attempt) is None:
+            return None
+        return cls(ledger, run, int(where["round"]), int(where["shard"]), int(attempt), sha256)
+
     @property
     def prefix(self) -> str:
         """Give what every custom_id of this shard begins with."""
@@ -90,6 +107,24 @@ def place_of(custom_id: str) -> tuple[int, int, int] | None:
     """Read round, shard and row out of a custom_id of ours; None for any other text."""
     found = _CUSTOM_ID.fullmatch(custom_id)
     return (int(found["round"]), int(found["shard"]), int(found["row"])) if found else None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a custom_id says that it comes from: the head of a ledger's id, a run's code, and the shard."""
+
+    ledger: str
+    run: str
+    round: int
+    shard: int
+
+
+def origin_of(custom_id: str) -> Origin | None:
+    """Read where a custom_id comes from; None for one that is not of nightbatch."""
+    found = _CUSTOM_ID.fullmatch(custom_id)
+    if found is None:
+        return None
+    return Origin(found["ledger"], found["run"], int(found["round"]), int(found["shard"]))
 
 
 def is_custom_id(text: str) -> bool:

@@ -125,13 +125,13 @@ def _prove(
             continue
         if state.status is not BatchStatus.ENDED:
             still_open += 1
-        elif _first_row(provider, state, prefix) is not None:
+        elif row_of(first_custom_id(provider, state), prefix) is not None:
             return state, still_open
     return None, still_open
 
 
-def _first_row(provider: Provider, state: BatchState, prefix: str) -> int | None:
-    """Read the first line of a batch's results; its row number where it is ours."""
+def first_custom_id(provider: Provider, state: BatchState) -> str:
+    """Read the custom_id in the first line of a batch's results; empty where there is none."""
     for file in provider.results(state):
         head = b""
         for chunk in file.chunks:
@@ -139,16 +139,16 @@ def _first_row(provider: Provider, state: BatchState, prefix: str) -> int | None
             if b"\n" in head:
                 break
         if head.strip():
-            return _row_in(provider, head.split(b"\n", 1)[0], prefix)
-    return None
+            return _custom_id_in(provider, head.split(b"\n", 1)[0])
+    return ""
 
 
-def _row_in(provider: Provider, line: bytes, prefix: str) -> int | None:
+def _custom_id_in(provider: Provider, line: bytes) -> str:
     try:
-        return row_of(provider.parse(line).custom_id, prefix)
+        return provider.parse(line).custom_id
     except ValueError:
         # Our rows begin with our own custom_id, whatever became of them: this line is a stranger's.
-        return None
+        return ""
 
 
 def _declare_absent(ports: Ports, attempt: Attempt, provider: Provider, now: datetime) -> Outcome:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 
 import httpx2
@@ -393,3 +394,24 @@ def test_a_delete_that_does_not_get_through_is_told(bench, shard):
         bench.provider(faults="http_5xx=9").discard(state.batch_id, file_id=None, result_files=state.result_files)
 
     assert list(bench.rows(provider, state))
+
+
+def test_every_batch_of_the_account_is_listed_whoever_made_it(bench, shard):
+    """Also past the first page; a label is read back whole where the vendor keeps one."""
+    provider, began = bench.provider(), datetime.now(UTC) - timedelta(minutes=1)
+    mine = bench.create(provider, shard).batch_id
+    other = bench.create(provider, bench.shard(2, run="of another ledger")).batch_id
+
+    found = {batch.state.batch_id: batch for batch in provider.listing(began)}
+
+    assert {mine, other} <= set(found)
+    assert found[mine].label == (shard.label if provider.found_by == "label" else None)
+    assert found[mine].state.rows_total == len(shard.lines)
+    assert list(provider.listing(datetime.now(UTC) + timedelta(days=1))) == []
+
+
+def test_a_listing_of_everything_that_breaks_off_is_an_error(bench, shard):
+    bench.create(bench.provider(), shard)
+
+    with pytest.raises(ProviderBusy):
+        list(bench.provider(faults="garbled=9").listing(datetime.now(UTC) - timedelta(days=1)))

@@ -47,7 +47,7 @@ class MailNotifier:
                 server.send_message(mail)
         except (smtplib.SMTPException, OSError) as error:
             code = getattr(error, "smtp_code", "")
-            raise StorageUnavailable("mail", cause=f"{type(error).__name__} {code}".strip()) from error
+            raise StorageUnavailable("mail", cause=f"{type(error).__name__} {code}".strip()) from None
 
     def _server(self) -> smtplib.SMTP:
         connection, timeout_s = self._connection, float(self._connection.extra.get("timeout") or TIMEOUT_S)

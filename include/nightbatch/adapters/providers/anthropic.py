@@ -25,7 +25,7 @@ from nightbatch.core.request import Endpoint, RequestSpec
 from nightbatch.core.result import ErrorKind, Outcome, Result
 from nightbatch.core.shard import Limits
 from nightbatch.errors import CreateUnclear, ProviderBusy, RequestRefused
-from nightbatch.ports import Connection, Encoder, RawFile
+from nightbatch.ports import Connection, Encoder, ListedBatch, RawFile
 
 if TYPE_CHECKING:
     import httpx2
@@ -116,6 +116,12 @@ class AnthropicProvider:
             for batch in listed(self._page, oldest=first, provider=NAME)
             if first <= batch.created_utc <= last and batch.request_counts.rows == rows
         ]
+
+    def listing(self, since: datetime) -> Iterator[ListedBatch]:
+        """Stream the workspace's batches, read page after page until they are older than `since`."""
+        for batch in listed(self._page, oldest=since - CLOCK_SKEW, provider=NAME):
+            if batch.created_utc >= since:
+                yield ListedBatch(state_of(batch))
 
     def poll(self, batch_id: str) -> BatchState:
         """Look at a batch once."""

@@ -60,6 +60,13 @@ class _Body:
             raise
 
 
+class _Unquoted(bytes):
+    """A request body that says only how long it is: the SDKs log what they send, at the level DEBUG."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self):,} bytes>"
+
+
 class Calls:
     """
     The low-level verbs of an SDK's client.
@@ -97,7 +104,7 @@ class Calls:
     def post(self, path: str, *, doing: str, content: bytes = b"") -> httpx2.Response:
         """Send something that makes no batch: a question, a cancellation."""
         with self._translated(doing, Purpose.SEND):
-            return self._post(path, content=content)
+            return self._post(path, content=_Unquoted(content))
 
     def upload(
         self, path: str, *, fields: dict[str, str], name: str, lines: Iterable[bytes], size_bytes: int
@@ -158,9 +165,10 @@ class Calls:
         try:
             yield
         except self._sdk.APIStatusError as error:
-            raise self._refused(read_refusal(error.response), doing, purpose) from error
+            # Not chained: what the vendor says may quote a prompt or a key, and a log shows the whole chain.
+            raise self._refused(read_refusal(error.response), doing, purpose) from None
         except (self._sdk.APIError, httpx2.HTTPError, httpx2.StreamError, ssl.SSLError) as error:
-            raise self._cut_off(error.__cause__ or error, doing, purpose) from error
+            raise self._cut_off(error.__cause__ or error, doing, purpose) from None
 
     def _refused(self, refusal: Refusal, doing: str, purpose: Purpose) -> Exception:
         status = refusal.status

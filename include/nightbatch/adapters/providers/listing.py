@@ -34,7 +34,8 @@ def listed(read_page: ReadPage[L], *, oldest: datetime, provider: str) -> Iterat
     Stops early only while the listing has kept its order: one that is not newest first is read to its end. Raises
     ProviderBusy for one that has no end.
     """
-    seen: set[str] = set()
+    # One id a page is enough to find out that it goes in circles, and keeps memory small however long it is.
+    cursors: set[str] = set()
     is_newest_first, last, after = True, None, None
     while True:
         page, has_more = read_page(after)
@@ -44,7 +45,7 @@ def listed(read_page: ReadPage[L], *, oldest: datetime, provider: str) -> Iterat
             yield batch
         if not has_more or (is_newest_first and last is not None and last < oldest):
             return
-        if all(batch.id in seen for batch in page):
+        if not page or page[-1].id in cursors:
             raise ProviderBusy(provider, DOING, cause="the listing repeats itself and has no end")
-        seen.update(batch.id for batch in page)
         after = page[-1].id
+        cursors.add(after)

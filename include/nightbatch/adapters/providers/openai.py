@@ -26,7 +26,7 @@ from nightbatch.core.request import Endpoint, RequestSpec
 from nightbatch.core.result import ErrorKind, Outcome, Result
 from nightbatch.core.shard import Limits
 from nightbatch.errors import CreateUnclear, ProviderBusy, RequestRefused
-from nightbatch.ports import Connection, Encoder, RawFile
+from nightbatch.ports import Connection, Encoder, ListedBatch, RawFile
 
 if TYPE_CHECKING:
     from nightbatch.adapters.providers.calls import Calls
@@ -119,6 +119,12 @@ class OpenAIProvider:
         wanted = label.metadata().items()
         batches = listed(self._page, oldest=since - CLOCK_SKEW, provider=NAME)
         return [state_of(batch) for batch in batches if wanted <= (batch.metadata or {}).items()]
+
+    def listing(self, since: datetime) -> Iterator[ListedBatch]:
+        """Stream the project's batches, read page after page until they are older than `since`."""
+        for batch in listed(self._page, oldest=since - CLOCK_SKEW, provider=NAME):
+            if batch.created_utc >= since:
+                yield ListedBatch(state_of(batch), Label.read(batch.metadata or {}))
 
     def poll(self, batch_id: str) -> BatchState:
         """Look at a batch once."""

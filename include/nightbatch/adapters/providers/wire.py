@@ -21,6 +21,7 @@ Headers = tuple[tuple[str, str], ...]
 _LINE_SEPARATORS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _SECRET = re.compile(r"\b(?:sk|key|pat|xox[a-z])-[^\s\"']+", re.IGNORECASE)
+_ABOUT_A_ROW = re.compile(r"\b(?:requests|messages|input)[.\[]+\d|\bline \d", re.IGNORECASE)
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029]+")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -69,9 +70,15 @@ def short_code(code: object, default: str) -> str:
 
 
 def short_text(message: object, limit: int = 200) -> str:
-    """Cut a vendor's message down to one printable line of at most `limit` characters, without keys."""
+    """
+    Cut a vendor's message down to one printable line of at most `limit` characters, without keys.
+
+    One that is about a single request of a batch is left out: vendors quote there what they did not like.
+    """
     if not isinstance(message, str):
         return ""
+    if _ABOUT_A_ROW.search(message):
+        return "(what it says is about one request, and is left out because it may quote it)"
     line = _UNPRINTABLE.sub(" ", _SECRET.sub("[key]", message)).strip()
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
