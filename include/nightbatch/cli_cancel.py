@@ -67,10 +67,18 @@ def _agreed(found: Forecast, *, drops: bool, yes: bool, as_json: bool) -> bool:
             show.print_json({"run": found.run.run, **told, "undone": found.undone, "drops": drops})
         return yes
     show.facts(f"cancel {found.run.run}", list(_facts(found, drops=drops)))
-    if yes or typer.confirm("Cancel it?"):
+    if yes or _says_yes():
         return True
     show.note("nothing was cancelled")
     return False
+
+
+def _says_yes() -> bool:
+    try:
+        return typer.confirm("Cancel it?")
+    except typer.Abort:
+        # Ctrl-C, or nobody there to ask.
+        return False
 
 
 def _facts(found: Forecast, *, drops: bool) -> Iterator[tuple[str, str]]:
@@ -100,10 +108,12 @@ def _fate(found: Forecast, *, drops: bool) -> str:
     rows = f"up to {found.undone:,} rows"
     if not drops:
         return f"{rows} stay pending: the job's next run sends them as they were rendered, with the prompt of this run"
+    start, end = (f"{moment:%Y-%m-%dT%H:%M:%SZ}" for moment in (found.run.window.start, found.run.window.end))
     return (
         f"{rows} become dead letters (cancelled), and nothing sends them on its own. As they were rendered: "
         f"`nightbatch retry {found.run.run} --reason cancelled`. With another prompt: mend it, then "
-        f"`nightbatch run {found.run.job} --force` for this window. To leave them to the job's next run: --pending"
+        f"`nightbatch run {found.run.job} --from {start} --to {end} --force`. To leave them to the job's next run: "
+        "--pending"
     )
 
 

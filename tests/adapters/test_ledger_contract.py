@@ -1,5 +1,6 @@
 """What the port promises of a ledger, on every database it may live in."""
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -1019,3 +1020,88 @@ def test_a_run_moved_when_anything_of_it_last_did(ledger: SqlLedger, run: str, r
     assert ledger.last_moved(run) == LATER
     with pytest.raises(LookupError):
         ledger.last_moved("other")
+
+
+# --- cancelling
+
+
+def held(ledger: SqlLedger, run: str) -> dict[str, str]:
+    return {shard.plan.ref.name: shard.held_reason for shard in ledger.shards(run) if shard.state is ShardState.HELD}
+
+
+def test_a_cancel_holds_what_is_not_under_way_and_nothing_else(ledger: SqlLedger) -> None:
+    run = sealed_run(ledger, shards=3).run
+    opened(ledger, ShardRef(run, 0, 1))
+
+    marked = ledger.cancel(run, drops=True, now=NOW)
+
+    assert (marked.state, marked.cancelled_utc, marked.cancel_drops) == ("open", NOW, True)
+    ledger.hold(ShardRef(run, 0, 2), "budget", problem="it would break the budget", now=LATER)
+    assert held(ledger, run) == {"r0-s000": "cancelled", "r0-s002": "cancelled"}
+    with pytest.raises(StaleAttempt, match="held"):
+        ledger.begin(intent(ShardRef(run, 0, 0)), now=LATER)
+
+
+def test_the_first_cancel_stands(ledger: SqlLedger) -> None:
+    run = sealed_run(ledger).run
+    ledger.cancel(run, drops=False, now=NOW)
+
+    again = ledger.cancel(run, drops=True, now=LATER)
+
+    assert (again.cancelled_utc, again.cancel_drops) == (NOW, False)
+
+
+def test_what_comes_back_to_a_cancelled_run_or_is_sealed_in_it_is_held(ledger: SqlLedger) -> None:
+    run = sealed_run(ledger, shards=2).run
+    sending = ledger.begin(intent(ShardRef(run, 0, 0)), now=NOW)
+    ledger.cancel(run, drops=True, now=NOW)
+
+    ledger.end_attempt(sending.attempt_id, "refused", reason="queue full", retry_at=LATER, now=NOW)
+    ledger.seal(round_plan(run, round_=1), now=NOW)
+
+    assert held(ledger, run) == dict.fromkeys(("r0-s000", "r0-s001", "r1-s000"), "cancelled")
+    assert ledger.spent(run) == (0, 0)
+
+
+def test_a_batch_that_turns_up_in_a_cancelled_run_is_used_until_its_rows_have_their_fate(ledger: SqlLedger) -> None:
+    run = sealed_run(ledger, shards=2).run
+    late = [ledger.begin(intent(ShardRef(run, 0, number)), now=NOW) for number in (0, 1)]
+    ledger.cancel(run, drops=True, now=NOW)
+    for attempt in late:
+        ledger.end_attempt(attempt.attempt_id, "absent", reason="not listed", retry_at=None, now=NOW)
+    ledger.seal(round_plan(run, shards=0, round_=1), takes=[ShardRef(run, 0, 1)], now=NOW)
+
+    ledger.note_open(late[0].attempt_id, batch("batch-1"), now=LATER)
+
+    assert ledger.shard(late[0].ref).state is ShardState.OPEN
+    with pytest.raises(StaleAttempt):
+        ledger.note_open(late[1].attempt_id, batch("batch-2"), now=LATER)
+
+
+@pytest.mark.parametrize("state", ["complete", "failed", "incomplete"])
+def test_a_closed_run_is_not_cancelled(ledger: SqlLedger, state: str) -> None:
+    run = sealed_run(ledger).run
+    ledger.settle(run, state=state, books={}, now=NOW)
+
+    with pytest.raises(StaleAttempt, match=state):
+        ledger.cancel(run, drops=True, now=LATER)
+
+
+def test_a_shard_is_begun_before_a_cancel_or_not_at_all(ledger: SqlLedger) -> None:
+    """Whichever comes first: there is never a sealed shard left in a cancelled run, nor an attempt at a held one."""
+    run = sealed_run(ledger, shards=8).run
+    began: list[ShardRef] = []
+
+    def begin(number: int) -> None:
+        with contextlib.suppress(StaleAttempt):
+            began.append(ledger.begin(intent(ShardRef(run, 0, number)), now=NOW).ref)
+
+    with ThreadPoolExecutor(9) as pool:
+        first = [pool.submit(begin, number) for number in range(4)]
+        cancelling = pool.submit(ledger.cancel, run, drops=True, now=NOW)
+        for one in [*first, cancelling, *(pool.submit(begin, number) for number in range(4, 8))]:
+            one.result()
+
+    states = {shard.plan.ref: shard.state for shard in ledger.shards(run)}
+    assert {ref for ref, state in states.items() if state is ShardState.SUBMITTING} == set(began)
+    assert set(states.values()) <= {ShardState.SUBMITTING, ShardState.HELD}

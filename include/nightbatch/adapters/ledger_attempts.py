@@ -189,7 +189,9 @@ def hold(connection: sa.Connection, ref: ShardRef, reason: str, *, problem: str,
     shard = lock_shard(connection, ref)
     if shard.state not in (ShardState.SEALED, ShardState.HELD):
         raise StaleAttempt(str(ref), expected="sealed", found=shard.state)
-    if (shard.state, shard.held_reason) != (ShardState.HELD, reason):
+    held = shard.held_reason if shard.state == ShardState.HELD else ""
+    # What a person cancelled stays so, whatever a process met that had not heard of it.
+    if held not in (reason, Reason.CANCELLED):
         move(connection, ref, ShardState.HELD, now=now, **_held(reason, problem))
 
 

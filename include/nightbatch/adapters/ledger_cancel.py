@@ -25,7 +25,7 @@ def cancel(connection: sa.Connection, name: str, *, drops: bool, now: datetime) 
         connection.execute(sa.update(runs).where(runs.c.run == name).values(**marked))
     is_waiting = sa.and_(shards.c.run == name, shards.c.state == ShardState.SEALED.value)
     held = {"state": ShardState.HELD.value, "held_reason": Reason.CANCELLED.value, "state_utc": now}
-    connection.execute(sa.update(shards).where(is_waiting).values(**held, not_before_utc=None))
+    connection.execute(sa.update(shards).where(is_waiting).values(**held, not_before_utc=None, waits_for=""))
     # Nobody waits for a turn that never comes.
     connection.execute(sa.delete(queue).where(queue.c.run == name))
     return run(connection, name)
