@@ -46,6 +46,7 @@ from nightbatch.steps.double import close_doubles
 from nightbatch.steps.estimate import Estimate, NoStore, estimate
 from nightbatch.steps.give_up import give_up
 from nightbatch.steps.lanes import OpenLane, packing_lane
+from nightbatch.steps.late import late_shards
 from nightbatch.steps.load import context_of, load
 from nightbatch.steps.outcome import Finished, Moved, Outcome, Waiting
 from nightbatch.steps.overdue import tell_overdue
@@ -112,9 +113,12 @@ def run(
     for number in range(sealed.rounds + 1):
         if not _finish_shards(ports, sealed, plan, watch):
             # Settled as it stands: run again with the account mended, all of it goes on in this very run.
-            break
+            return finish(ports, sealed, plan.run)
         plan = close_round(ports, sealed, plan.run, number)
         if not plan.shards:
+            break
+    for late in _late(ports, sealed, plan.run):
+        if not _finish_shards(ports, sealed, late, watch):
             break
     return finish(ports, sealed, plan.run)
 
@@ -358,8 +362,39 @@ def close_round(ports: Ports, job: Job, run: str, number: int, *, last: int | No
     """
     check_staging(ports.ledger.run(run))
     rounds = job.rounds if last is None else min(job.rounds, last)
+    # Of the last round only rows are sent again that came late, and settle sees them through.
+    has_rounds, is_extra = number < rounds or rounds == job.rounds, number >= job.rounds
     with about(job=job.name, run=run):
-        return retry(ports, job, run, seals=number + 1, has_rounds=number < rounds)
+        return retry(ports, job, run, seals=number + 1, has_rounds=has_rounds, is_extra=is_extra)
+
+
+def advance_late(ports: Ports, job: Job, run: str) -> Waiting | None:
+    """
+    Move on what came back too late for the rounds that there were; to be called until it gives None, before `finish`.
+
+    Gives what the first of these shards waits for. One that fails is logged and left: settle counts its rows.
+    """
+    for late in _late(ports, job, run):
+        waits = []
+        for shard in late.shards:
+            with about(job=job.name, run=run, shard=shard.ref.name):
+                try:
+                    outcome = advance(ports, job, shard.ref)
+                except Terminal as error:
+                    log.error("%s", error)
+                else:
+                    waits += [outcome] if isinstance(outcome, Waiting) else []
+        if waits:
+            return min(waits, key=lambda wait: wait.until)
+    return None
+
+
+def _late(ports: Ports, job: Job, run: str) -> Iterator[RoundPlan]:
+    """Give the shards of extra rounds, each once."""
+    tried: set[ShardRef] = set()
+    while late := [shard for shard in late_shards(ports, job, run) if shard.ref not in tried]:
+        yield RoundPlan(run, late[-1].ref.round, tuple(late), {})
+        tried.update(shard.ref for shard in late)
 
 
 def finish(ports: Ports, job: Job, run: str, *, link: str = "") -> Books:
@@ -543,6 +578,7 @@ __all__ = [
     "Options",
     "Progress",
     "advance",
+    "advance_late",
     "books_of",
     "cancel",
     "close_round",

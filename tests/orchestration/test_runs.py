@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nightbatch import flow
-from nightbatch.errors import StorageUnavailable
+from nightbatch.errors import AccountTrouble, StorageUnavailable
 from tests.orchestration.night import NEXT_NIGHT, NIGHT, WEEK, Night, window
 
 RECORDS = [(f"k{n}", f"text {n}", "2026-11-20") for n in range(8)]
@@ -156,6 +156,32 @@ def test_one_shard_that_fails_for_good_stops_no_other_and_the_run_is_red(
     assert cleared.state == "success"
     assert night.answers() == ALL
     assert sorted(batch["rows"] for batch in night.batches()) == [2, 3, 3]
+
+
+def test_clearing_only_what_failed_sends_the_late_rows_again_and_turns_the_run_green(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard's task fails while the others go on; its rows expire, and the round that took the others' is closed."""
+    night.faults(expired=1, fault_attempts=1)
+    night.fill(RECORDS)
+    is_down = True
+
+    def fail(ports: Any, _job: Any, ref: Any) -> None:
+        if is_down and (ref.round, ref.shard) == (0, 1):
+            raise AccountTrouble("openai", code="401", message="this key may not read it")
+
+    before(monkeypatch, "advance", fail)
+    ended = night.run(night.dag())
+    assert ended.state == "failed"
+    assert set(night.answers()) == set(ALL) - {"k3", "k4", "k5"}
+
+    is_down = False
+    cleared = night.clear(ended, *(name for name, state in ended.tasks.items() if state == "failed"))
+
+    assert cleared.state == "success"
+    assert night.answers() == ALL
+    assert [run.state for run in night.runs()] == ["complete"]
+    assert sorted(batch["rows"] for batch in night.batches()) == [2, 2, 3, 3, 3, 3]
 
 
 def test_a_retry_that_fails_makes_the_run_red_and_loses_no_dead_letter(

@@ -377,3 +377,43 @@ def test_answers_that_the_vendor_counts_but_does_not_show_yet_are_waited_for_and
     books = flow.run(stack.ports(), job_of(), NIGHT)
 
     assert (books.state, books.sent_again, set(stack.vendor.billed.values())) == ("complete", {}, {1})
+
+
+def with_one_shard_down(job):
+    """Run a night in which one shard's batch may not be looked at; gives the stack, where it may again."""
+    stack = Stack(RECORDS)
+    stack.vendor.answer = lambda messages, times: Result("", Outcome.EXPIRED) if times < 2 else answered(messages.user)
+    poll = stack.provider.poll
+
+    def closed(batch_id):
+        if batch_id == "batch_0":
+            raise BatchVanished("memory", batch_id, since=NIGHT.end)
+        return poll(batch_id)
+
+    stack.provider.poll = closed
+    with pytest.raises(RunIncomplete, match="3 with the vendor"):
+        flow.run(stack.ports(), job, NIGHT)
+    stack.provider.poll = poll
+    return stack
+
+
+def test_a_shard_that_was_down_when_its_round_closed_still_gets_all_its_rounds_in_one_more_run() -> None:
+    """The message says: mend the cause, then run the window again. Once is enough, also for rows that fail."""
+    job = job_of(rounds=2)
+    stack = with_one_shard_down(job)
+
+    books = flow.run(stack.ports(), job, NIGHT)
+
+    assert (books.state, stack.answers()) == ("complete", dict(RECORDS))
+    assert len(stack.ledger.runs()) == 1, "no second generation was needed"
+    assert set(stack.vendor.billed.values()) == {3}
+
+
+def test_a_row_of_a_late_shard_is_sent_no_more_often_than_any_other() -> None:
+    job = job_of(rounds=1)
+    stack = with_one_shard_down(job)
+
+    with pytest.raises(RunIncomplete, match="8 expired"):
+        flow.run(stack.ports(), job, NIGHT)
+
+    assert set(stack.vendor.billed.values()) == {2}

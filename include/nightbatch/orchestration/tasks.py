@@ -131,6 +131,23 @@ def _note_look(ports: Ports, ref: ShardRef, event: Mapping[str, str]) -> None:
         ports.ledger.note_seen(attempt.attempt_id, state, now=instant(event["seen_utc"]))
 
 
+def trigger_for(waiting: Waiting, ports: Ports, *, about: str) -> ShardTrigger:
+    """Give what wakes a task up that waits; `about` names job, run and shard in the triggerer's log."""
+    batch = waiting.batch
+    if batch is None:
+        return ShardTrigger(until=waiting.until.isoformat())
+    return ShardTrigger(
+        until=waiting.until.isoformat(),
+        provider=batch.provider,
+        connection=batch.connection,
+        batch_id=batch.batch_id,
+        created=batch.created_utc.isoformat(),
+        poll_from_s=ports.settings.poll_from_s,
+        poll_to_s=ports.settings.poll_to_s,
+        about=about,
+    )
+
+
 class BatchSensor(BaseOperator):
     """
     Steps 4 to 8 for one shard: submit, wait, collect, validate, load.
@@ -159,7 +176,8 @@ class BatchSensor(BaseOperator):
         self._find_link(ports, ref)
         if isinstance(outcome, Waiting):
             self.log.info("job %s, run %s, shard %s: %s", job.name, ref.run, ref.name, outcome.reason)
-            self.defer(trigger=self._trigger(ports, ref, outcome), method_name="execute")
+            trigger = trigger_for(outcome, ports, about=f"job={job.name} run={ref.run} shard={ref.name}")
+            self.defer(trigger=trigger, method_name="execute")
         self.log.info("job %s, run %s, shard %s: %s", job.name, ref.run, ref.name, outcome.state)
 
     def _find_link(self, ports: Ports, ref: ShardRef) -> None:
@@ -170,21 +188,6 @@ class BatchSensor(BaseOperator):
             context = get_current_context()
             # Airflow asks for the link only when a task ends, and a batch is looked at while it waits.
             context["ti"].xcom_push(key=BatchLink().xcom_key, value=self.batch_url)
-
-    def _trigger(self, ports: Ports, ref: ShardRef, waiting: Waiting) -> ShardTrigger:
-        batch = waiting.batch
-        if batch is None:
-            return ShardTrigger(until=waiting.until.isoformat())
-        return ShardTrigger(
-            until=waiting.until.isoformat(),
-            provider=batch.provider,
-            connection=batch.connection,
-            batch_id=batch.batch_id,
-            created=batch.created_utc.isoformat(),
-            poll_from_s=ports.settings.poll_from_s,
-            poll_to_s=ports.settings.poll_to_s,
-            about=f"job={self.job.name} run={ref.run} shard={ref.name}",
-        )
 
 
 class RetryOperator(BaseOperator):
@@ -205,13 +208,18 @@ class RetryOperator(BaseOperator):
 
 
 class SettleOperator(BaseOperator):
-    """Step 10: adds up, tells people, emits the outlet asset, and gives the run its colour."""
+    """
+    Step 10: adds up, tells people, emits the outlet asset, and gives the run its colour.
+
+    Before that it sees through what came back after its round was closed, for which no other task is left; it defers
+    while such a shard waits.
+    """
 
     def __init__(self, *, job: Job, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.job = job
 
-    def execute(self, context: Any) -> dict[str, Any]:
+    def execute(self, context: Any, event: Any = None) -> dict[str, Any]:
         """Settle the run; fails when anything failed, is pending, or does not add up."""
         if context["params"].get("dry_run"):
             self._end_dry_run(context)
@@ -220,7 +228,13 @@ class SettleOperator(BaseOperator):
             ports = task_ports(self.job)
             if run is None:
                 flow.fail_unplanned(ports, self.job, window_of(context), link=run_link(context, ports))
-            books = flow.finish(ports, flow.sealed_job(ports, run), run, link=run_link(context, ports))
+            job = flow.sealed_job(ports, run)
+            waiting = flow.advance_late(ports, job, run)
+            if waiting is not None:
+                self.log.info("job %s, run %s, late rows: %s", job.name, run, waiting.reason)
+                trigger = trigger_for(waiting, ports, about=f"job={job.name} run={run} late rows")
+                self.defer(trigger=trigger, method_name="execute")
+            books = flow.finish(ports, job, run, link=run_link(context, ports))
         self._check_tasks(context, run)
         counts = books.as_json()
         for outlet in self.outlets:

@@ -45,16 +45,18 @@ PENDING_SCHEMA = pa.schema(
 """Rows that wait for the job's next run, as they were rendered; `window_end` is that of the window that held them."""
 
 
-def retry(ports: Ports, job: Job, run: str, *, seals: int, has_rounds: bool) -> RoundPlan:
+def retry(ports: Ports, job: Job, run: str, *, seals: int, has_rounds: bool, is_extra: bool = False) -> RoundPlan:
     """
     Seal round number `seals`: the rows to send again, and the fate of the others.
 
     Takes the shards of all earlier rounds whose bad rows no round has taken yet. Called again, it gives what was
-    sealed. `has_rounds` says whether the round can still be sent; without it every row ends dead or pending.
+    sealed. `has_rounds` says whether the round can still be sent; without it every row ends dead or pending. A row is
+    sent as often as the job has rounds, whenever its shard came back. `is_extra` marks a round that settle sees
+    through, since nobody else will.
     """
     sealed = ports.ledger.sealed(run, seals)
     if sealed is None:
-        sealed = _seal(ports, job, run, seals, has_rounds=has_rounds)
+        sealed = _seal(ports, job, run, seals, has_rounds=has_rounds, is_extra=is_extra)
     bury(ports, job, sealed)
     return sealed
 
@@ -67,7 +69,7 @@ def bury(ports: Ports, job: Job, plan: RoundPlan) -> None:
         ports.sink(job).bury(context_of(ports.ledger.run(plan.run)), part, batches)
 
 
-def _seal(ports: Ports, job: Job, run: str, seals: int, *, has_rounds: bool) -> RoundPlan:
+def _seal(ports: Ports, job: Job, run: str, seals: int, *, has_rounds: bool, is_extra: bool) -> RoundPlan:
     shards = [shard for shard in ports.ledger.shards(run) if shard.plan.ref.round < seals and is_untaken(shard)]
     # A folder of its own for each attempt: one that wakes up late, and saw fewer shards, must not write over the
     # files of the sealed round, or answers would be loaded under the keys of other rows.
@@ -106,6 +108,7 @@ def _seal(ports: Ports, job: Job, run: str, seals: int, *, has_rounds: bool) -> 
             "dead_sha256": sorting.dead.sha256,
             "pending_name": pending_name if pending_rows else "",
             "pending_sha256": sorting.pending.sha256,
+            "extra": is_extra,
         },
     )
     leaves = PendingFile(run, pending_name, pending_rows) if pending_rows else None
@@ -204,7 +207,7 @@ class _Sorting:
             model=shard.plan.choice,
             models=len(self.job.models),
             sends=row.sends,
-            has_rounds=self.has_rounds,
+            has_rounds=self.has_rounds and row.sends <= self.job.rounds,
         )
         choice = self._helpful(shard, row, choice)
         # A shard that came back after its round was sealed has not had its chances yet.
