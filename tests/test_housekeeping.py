@@ -9,7 +9,7 @@ import pytest
 
 from nightbatch import flow
 from nightbatch.core.result import ErrorKind, Outcome, Result
-from nightbatch.errors import ProviderBusy, RunIncomplete, StagingRemoved
+from nightbatch.errors import DoesNotAddUp, ProviderBusy, RunIncomplete, StagingRemoved
 from nightbatch.housekeeping import House, Swept, housekeep
 from nightbatch.ports import Run
 from tests.memory_stack import NEXT_NIGHT, NIGHT, Killed, Stack, job_of, later
@@ -114,6 +114,25 @@ def test_pending_rows_keep_their_files_until_a_run_has_taken_them() -> None:
     assert len(stack.answers()) == 5
     # The window that left them has nothing of its own to ask any more, and does not miss its files.
     assert flow.run(stack.ports(), job_of(), NIGHT).requests == 0
+
+
+def test_a_run_that_does_not_add_up_keeps_its_files() -> None:
+    """They are the evidence; mended and settled again, they go like all others."""
+    stack = Stack(RECORDS)
+    run = flow.run(stack.ports(), job_of(), NIGHT).run
+    (raw,) = stack.ledger.shards(run)[0].raw_names
+    whole = stack.store.files[raw]
+    stack.store.files[raw] = whole[:-1]
+    with pytest.raises(DoesNotAddUp):
+        flow.run(stack.ports(), job_of(), NIGHT)
+    later(stack, days=31)
+
+    assert sweep(stack).kept == {"does not add up": 1}
+    stack.store.files[raw] = whole
+    flow.run(stack.ports(), job_of(), NIGHT)
+    later(stack, days=31)
+
+    assert [removal.run for removal in sweep(stack).removed] == [run]
 
 
 @pytest.mark.parametrize("at", range(1, 9))

@@ -10,6 +10,7 @@ import typer
 
 from nightbatch import cli_progress as progress
 from nightbatch import cli_show as show
+from nightbatch.cli_audit import audit
 from nightbatch.cli_cancel import cancel
 from nightbatch.cli_check import JOBS, check_files, find_job
 from nightbatch.cli_costs import costs
@@ -157,6 +158,7 @@ app.command()(release)
 app.command()(costs)
 app.command()(tidy)
 app.command()(orphans)
+app.command()(audit)
 
 
 def _mount_emulator() -> None:

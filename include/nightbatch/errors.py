@@ -335,11 +335,13 @@ class RunCancelled(RunFailed):
 
 
 class DoesNotAddUp(Terminal):
-    """The books do not balance: some rows are in no place, or in two."""
+    """The books do not balance: some rows are in no place, or in two, or a file is not what it was."""
 
     def __init__(self, run_id: str, *, differences: Sequence[str]) -> None:
         self.run_id, self.differences = run_id, tuple(differences)
+        told, more = self.differences[:6], len(self.differences) - 6
+        rest = f"; and {more:,} more" if more > 0 else ""
         super().__init__(
-            f"run {run_id} does not add up: {'; '.join(self.differences)}. Nothing was deleted. "
-            "Keep the staging folder and the ledger as they are, and look at `nightbatch status`."
+            f"run {run_id} does not add up: {'; '.join(told)}{rest}. Nothing was deleted. "
+            f"Keep the staging folder and the ledger as they are; `nightbatch audit {run_id}` shows all of it."
         )

@@ -119,7 +119,7 @@ def _look_after(house: House, run: Run, swept: Swept) -> None:
         if waits := _close_doubles(house.ports_of(job), job, shards, attempts):
             swept.waiting[run.run] = waits[0]
         swept.discarded += _discard(house.ports_of(job), job, shards, attempts)
-    reason = why_kept(run, job, shards, attempts, now=house.clock.now())
+    reason = why_kept(run, job, shards, attempts, proof=house.ledger.proof(run.run), now=house.clock.now())
     if reason:
         swept.kept[reason] += 1
         return

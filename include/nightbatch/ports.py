@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -16,6 +16,7 @@ from .core.budget import Budget
 from .core.experience import Experience, PastEstimate
 from .core.ids import Label, ShardRef
 from .core.money import Cost, Price, Usage
+from .core.proof import Link
 from .core.queue import Ask, QueueRules
 from .core.request import Endpoint, Messages, RequestSpec
 from .core.result import Result
@@ -168,6 +169,16 @@ class MergeCounts:
     """Left alone because the sink holds an answer of a newer window or generation."""
 
 
+class HeldAnswer(NamedTuple):
+    """What a sink says of one answer: enough to find the request behind it, and what it was booked at."""
+
+    key: str
+    run: str
+    fingerprint: str
+    custom_id: str
+    cost_usd: Decimal | None
+
+
 class Sink(Protocol):
     """
     Rows out: answers and dead letters, merged by key, ordered by window end, then generation.
@@ -199,6 +210,14 @@ class Sink(Protocol):
         Stream (key, fingerprint, window end) of every answer in the sink, in chunks.
 
         Empty where there is no sink yet.
+        """
+
+    def held(self, since: SinkContext) -> Iterator[list[HeldAnswer]]:
+        """
+        Stream the answers of this run, and those whose window and generation are not older, in chunks.
+
+        Every answer that is the latest of its key is given; a sink of files may give replaced ones too. Empty where
+        there is no sink yet.
         """
 
     @property
@@ -637,8 +656,17 @@ class Ledger(Protocol):
     def pending(self, job: str) -> list[PendingFile]:
         """List the pending files of a job that no run has taken, oldest first."""
 
-    def settle(self, run: str, *, state: str, books: Mapping[str, Any], now: datetime) -> None:
-        """Close (or leave `open`) a run with its books; a settled run no longer holds its window."""
+    def settle(
+        self, run: str, *, state: str, books: Mapping[str, Any], proof: Sequence[Link] | None = None, now: datetime
+    ) -> None:
+        """
+        Close (or leave `open`) a run with its books; a settled run no longer holds its window.
+
+        `proof` replaces the links that an earlier settle recorded; None leaves these as they are.
+        """
+
+    def proof(self, run: str) -> list[Link]:
+        """Give the links that the last settle of a run recorded, in order; empty where none did."""
 
     def cancel(self, run: str, *, drops: bool, now: datetime) -> Run:
         """

@@ -34,6 +34,7 @@ from nightbatch.core.batch import BatchStatus
 from nightbatch.core.budget import Budget, BudgetKind
 from nightbatch.core.ids import ShardRef
 from nightbatch.core.money import Cost, Usage
+from nightbatch.core.proof import Link
 from nightbatch.core.shard import ShardPlan, ShardState
 from nightbatch.core.window import Window
 from nightbatch.errors import BudgetExceeded, BudgetTaken, MustWait, RunIncomplete, RunOverlaps, StaleAttempt
@@ -1105,3 +1106,25 @@ def test_a_shard_is_begun_before_a_cancel_or_not_at_all(ledger: SqlLedger) -> No
     states = {shard.plan.ref: shard.state for shard in ledger.shards(run)}
     assert {ref for ref, state in states.items() if state is ShardState.SUBMITTING} == set(began)
     assert set(states.values()) <= {ShardState.SUBMITTING, ShardState.HELD}
+
+
+# --- the proof ------------------------------------------------------------------------------------------------
+
+
+def test_the_proof_of_a_run_comes_back_in_order_and_the_last_one_counts(ledger: SqlLedger, run: str) -> None:
+    first = [
+        Link("file", "a/requests.jsonl", "ab" * 32, "ab" * 32, True),
+        Link("cost", "r0-s000", "1.0 USD", "2.0 USD", False),
+        Link("rates", "r0-s000", "", "the rates were not recorded then", None),
+    ]
+    second = [Link("file", f"file {number}", "x", "x", True) for number in range(300)]
+    assert ledger.proof(run) == []
+
+    ledger.settle(run, state="open", books={}, proof=first, now=NOW)
+    assert ledger.proof(run) == first
+    ledger.settle(run, state="open", books={}, now=NOW)
+    assert ledger.proof(run) == first
+    ledger.settle(run, state="complete", books={}, proof=second, now=LATER)
+
+    assert ledger.proof(run) == second
+    assert ledger.run(run).state == "complete"

@@ -20,6 +20,7 @@ from nightbatch.adapters import (
     ledger_migrate,
     ledger_money,
     ledger_problems,
+    ledger_proofs,
     ledger_queue,
     ledger_runs,
     ledger_shards,
@@ -32,6 +33,7 @@ from nightbatch.core.batch import BatchState
 from nightbatch.core.experience import Experience, PastEstimate
 from nightbatch.core.ids import ShardRef
 from nightbatch.core.money import Cost
+from nightbatch.core.proof import Link
 from nightbatch.core.window import Window
 from nightbatch.errors import MustWait
 from nightbatch.ports import Attempt, CostLine, Gate, Intent, PendingFile, RoundPlan, Run, Shard
@@ -122,10 +124,19 @@ class SqlLedger(Queueing, Tidying):
         with self._database.read() as connection:
             return ledger_runs.list_pending(connection, job)
 
-    def settle(self, run: str, *, state: str, books: Mapping[str, Any], now: datetime) -> None:
-        """Close (or leave `open`) a run with its books; a run that was closed stays closed."""
+    def settle(
+        self, run: str, *, state: str, books: Mapping[str, Any], proof: Sequence[Link] | None = None, now: datetime
+    ) -> None:
+        """Close (or leave `open`) a run with its books and its proof; a run that was closed stays closed."""
         with self._database.write() as connection:
             ledger_runs.settle(connection, run, state=state, books=books, now=now)
+            if proof is not None:
+                ledger_proofs.replace(connection, run, proof, now=now)
+
+    def proof(self, run: str) -> list[Link]:
+        """Give the links that the last settle of a run recorded, in order."""
+        with self._database.read() as connection:
+            return ledger_proofs.list_links(connection, run)
 
     def cancel(self, run: str, *, drops: bool, now: datetime) -> Run:
         """Mark an open run as cancelled, and set every shard aside that is not under way."""

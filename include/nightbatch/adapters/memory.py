@@ -16,7 +16,7 @@ from nightbatch.adapters.object_store_names import check_name
 from nightbatch.core.money import Price
 from nightbatch.core.window import Window
 from nightbatch.errors import BadSink, Transient
-from nightbatch.ports import Chunk, MergeCounts, Message, SinkContext
+from nightbatch.ports import Chunk, HeldAnswer, MergeCounts, Message, SinkContext
 
 __all__ = [
     "FixedClock",
@@ -195,6 +195,18 @@ class MemorySink:
         """Stream (key, fingerprint, window end) of every answer, sorted by key, in chunks."""
         with self._lock:
             rows = sorted((key, row["fingerprint"], row["window"].end) for key, row in self.answers.items())
+        for start in range(0, len(rows), _KNOWN_CHUNK):
+            yield rows[start : start + _KNOWN_CHUNK]
+
+    def held(self, since: SinkContext) -> Iterator[list[HeldAnswer]]:
+        """Stream the answers of this run and of those that are not older."""
+        least = (since.window.end, since.generation)
+        with self._lock:
+            rows = [
+                HeldAnswer(key, row["run"], row["fingerprint"], row["custom_id"], row["cost_usd"])
+                for key, row in self.answers.items()
+                if row["run"] == since.run or _rank(row) >= least
+            ]
         for start in range(0, len(rows), _KNOWN_CHUNK):
             yield rows[start : start + _KNOWN_CHUNK]
 

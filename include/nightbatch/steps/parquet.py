@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, BinaryIO
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
 from nightbatch.ports import Store
 
 ROWS_AT_A_TIME = 1_000
+
+
+class Readable(Protocol):
+    """As much of a store as reading takes."""
+
+    def reader(self, name: str) -> AbstractContextManager[BinaryIO]:
+        """Stream a file out; see `Store.reader`."""
 
 
 class RowWriter:
@@ -77,13 +84,21 @@ def row_writer(store: Store, name: str, schema: pa.Schema) -> Iterator[RowWriter
         rows.sha256 = hashed.sha.hexdigest()
 
 
-def read_rows(store: Store, name: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+def read_rows(store: Readable, name: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     """Stream a file's rows as tuples of these columns."""
     for batch in read_batches(store, name, columns):
         yield from zip(*(batch.column(column).to_pylist() for column in columns), strict=True)
 
 
-def read_batches(store: Store, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+def columns_of(store: Readable, name: str) -> frozenset[str]:
+    """Name the columns that a file has."""
+    import pyarrow.parquet as pq
+
+    with store.reader(name) as file:
+        return frozenset(pq.ParquetFile(file).schema_arrow.names)
+
+
+def read_batches(store: Readable, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """Stream a file in Arrow batches."""
     import pyarrow.parquet as pq
 

@@ -45,7 +45,9 @@ def seal_retry(ports: Ports, plan: Plan, *, deadline_utc: datetime | None = None
         "dead_reasons": counts.pop("dead_reasons"),
         "counts": counts,
         "duplicates_name": packed.duplicates_name,
+        "duplicates_sha256": packed.duplicates_sha256,
         "dead_name": packed.dead_name,
+        "dead_sha256": packed.dead_sha256,
         "job": plan.job.to_json(),
         "forced_by": "",
         "limit": (plan.latest.plan or {}).get("limit"),
@@ -74,6 +76,8 @@ class Packed:
     tally: Tally
     duplicates_name: str
     dead_name: str
+    duplicates_sha256: str
+    dead_sha256: str
     price_note: str
 
 
@@ -103,6 +107,8 @@ def pack_letters(ports: Ports, plan: Plan) -> Packed:
         tally,
         duplicates_name if tally.duplicates else "",
         dead_name if tally.unrenderable else "",
+        packing.duplicates.sha256,
+        packing.dead.sha256,
         open_lane(ports, plan.job, 0).price_note,
     )
 

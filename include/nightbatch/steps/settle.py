@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from nightbatch.core.money import Cost, total
+from nightbatch.core.proof import broken
 from nightbatch.core.shard import ShardState
 from nightbatch.core.verdict import Reason
 from nightbatch.errors import DoesNotAddUp, NightbatchError, RunCancelled, RunFailed, RunIncomplete
@@ -18,6 +19,7 @@ from nightbatch.ports import Ports, Run, Shard
 
 from .chain import earlier_of, left_pending, rounds_of
 from .letters import by_reason, standing
+from .proof import disproved, prove
 from .retry import bury, is_untaken, retry
 
 log = logger(__name__)
@@ -118,19 +120,21 @@ def settle(ports: Ports, job: Job, run_name: str) -> Books:
     """
     run = ports.ledger.run(run_name)
     _sort_leftovers(ports, job, run)
-    if run.state == "open":
+    proof = prove(ports, run)
+    if run.state == "open" and not broken(proof):
         # The task that sealed a round may have died, or failed for good, before the sink had its dead letters.
         for plan in rounds_of(ports, run.run):
             bury(ports, job, plan)
     books, before = add_up(ports, run), earlier_of(ports.ledger, run)
     books.letters = [group.as_json() for group in by_reason(standing(ports, run))]
     waiting = left_pending(ports, run, before)
-    problem = _judge(job, run, books, ports.ledger.shards(run_name), before=before, waiting=waiting)
+    shards = ports.ledger.shards(run_name)
+    problem = disproved(run.run, proof) or _judge(job, run, books, shards, before=before, waiting=waiting)
     books.state = _state(books, problem)
     # A complete run that is looked at again took no longer than it did.
     told = run.books if run.state == "complete" else None
     books.seconds = told["seconds"] if told else max(0.0, (ports.clock.now() - run.started_utc).total_seconds())
-    ports.ledger.settle(run_name, state=books.state, books=books.as_json(), now=ports.clock.now())
+    ports.ledger.settle(run_name, state=books.state, books=books.as_json(), proof=proof, now=ports.clock.now())
     log.info("settle: %s, %s answers loaded, %s USD", books.state, f"{books.merged:,}", f"{books.cost_usd:.4f}")
     if problem is not None:
         raise problem

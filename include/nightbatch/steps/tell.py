@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from nightbatch.core.deadline import Lateness, lateness
+from nightbatch.core.proof import told
 from nightbatch.core.shard import ShardState
 from nightbatch.errors import NightbatchError, RunCancelled, RunIncomplete
 from nightbatch.job import Job
@@ -132,11 +133,12 @@ def tell_ending(
 
 
 def _report(ports: Ports, run: Run, books: Books, link: str) -> Message:
+    proof = f"{told(ports.ledger.proof(run.run))} (`nightbatch audit {run.run}`)"
     return Message(
         event_id=f"{run.run}:report",
         kind="report",
         title=f"{run.job}: {books.merged:,} answers loaded for {books.cost_usd:.4f} USD",
-        facts=(("Window", str(run.window)), ("Run", run.run), *book_facts(books)),
+        facts=(("Window", str(run.window)), ("Run", run.run), *book_facts(books), ("Proof", proof)),
         happens_next="Nothing; the run is complete.",
         to_do="Nothing.",
         link=link or ports.settings.ui_base_url,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from nightbatch.core.proof import Link, broken
 from nightbatch.core.shard import ShardState
 from nightbatch.errors import StagingRemoved
 from nightbatch.job import Job
@@ -35,7 +36,15 @@ def check_staging(run: Run) -> None:
         raise StagingRemoved(run.run, state=run.state, since=run.staging_removed_utc)
 
 
-def why_kept(run: Run, job: Job | None, shards: Sequence[Shard], attempts: Sequence[Attempt], *, now: datetime) -> str:
+def why_kept(
+    run: Run,
+    job: Job | None,
+    shards: Sequence[Shard],
+    attempts: Sequence[Attempt],
+    *,
+    proof: Sequence[Link] = (),
+    now: datetime,
+) -> str:
     """
     Say why a run's files must stay; empty where nothing needs them.
 
@@ -49,6 +58,8 @@ def why_kept(run: Run, job: Job | None, shards: Sequence[Shard], attempts: Seque
         return "within retention"
     if run.plan is not None and not run.books:
         return "not added up"
+    if broken(proof):
+        return "does not add up"
     if any(attempt.state in UNSETTLED for attempt in attempts) or not all(is_done(shard) for shard in shards):
         return "under way at a vendor"
     if any(shard.taken_by_round is None and _has_bad_rows(shard) for shard in shards):

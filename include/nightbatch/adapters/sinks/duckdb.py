@@ -14,7 +14,7 @@ from nightbatch.adapters.duckdb_connection import address, connected, file_of, t
 from nightbatch.adapters.sinks.columns import Kind
 from nightbatch.adapters.sinks.table import NEVER_NULL, ORDER, Found, Layout, Table, owner_of
 from nightbatch.errors import BadSink
-from nightbatch.ports import Connection, MergeCounts, SinkContext
+from nightbatch.ports import Connection, HeldAnswer, MergeCounts, SinkContext
 
 KNOWN_ROWS = 10_000
 """Rows of a chunk of `known`."""
@@ -55,6 +55,10 @@ DELETE FROM nb_part AS part WHERE EXISTS (
   WHERE held.{only_key} = part.{only_key} AND held.nb_job = part.nb_job AND ({held_order}) >= ({part_order}))
 """
 # A round that is buried again must not bring a letter back whose record was answered meanwhile.
+_HELD = """
+SELECT {key}, nb_run, nb_fingerprint, nb_custom_id, nb_cost_usd FROM {table}
+WHERE (epoch_us(nb_window_end), nb_generation) >= (?, ?) OR nb_run = ?
+"""
 _FIND = "SELECT table_type FROM information_schema.tables WHERE table_schema = ? AND table_name = ?"
 _COMMENT = "SELECT comment FROM duckdb_tables() WHERE schema_name = ? AND table_name = ? AND NOT internal"
 _COLUMNS = "SELECT column_name, data_type FROM duckdb_columns() WHERE schema_name = ? AND table_name = ?"
@@ -135,6 +139,19 @@ class DuckDBSink:
             rows = database.execute(query)
             while chunk := rows.fetchmany(KNOWN_ROWS):
                 yield [(key, print_, _EPOCH + timedelta(microseconds=end_us)) for key, print_, end_us in chunk]
+
+    def held(self, since: SinkContext) -> Iterator[list[HeldAnswer]]:
+        """Stream the answers of this run and of those that are not older; see `Sink.held`."""
+        if not file_of(self._connection).exists():
+            return
+        query = _HELD.format(key=_quoted(self.layout.key_column), table=_identifier(self.layout.answers))
+        end_us = (since.window.end - _EPOCH) // timedelta(microseconds=1)
+        with translated(self.identity, BadSink), connected(self._connection, read_only=True) as database:
+            if not database.execute(_FIND, _names(self.layout.answers)).fetchall():
+                return
+            rows = database.execute(query, [end_us, since.generation, since.run])
+            while chunk := rows.fetchmany(KNOWN_ROWS):
+                yield [HeldAnswer(*row) for row in chunk]
 
     def _prepare_table(self, database: duckdb.DuckDBPyConnection, table: Table, job: str) -> None:
         kind = database.execute(_FIND, _names(table)).fetchall()

@@ -14,12 +14,12 @@ import pyarrow as pa
 from nightbatch.adapters.object_store import ObjectStore
 from nightbatch.adapters.sinks.columns import Kind, answer_columns, sink_schema, typed_batch
 from nightbatch.adapters.sinks.files_dead import read_dead_letters
-from nightbatch.adapters.sinks.files_latest import pairs_of, read_latest, winners
+from nightbatch.adapters.sinks.files_latest import held_of, pairs_of, read_latest, winners
 from nightbatch.adapters.sinks.files_layout import MARKER, Marker, part_name, parts_of, rank_of, read_marker
 from nightbatch.adapters.sinks.files_write import dead_batch, dead_schema, write_part
 from nightbatch.adapters.sql_names import free_name
 from nightbatch.errors import BadSink
-from nightbatch.ports import Connection, MergeCounts, SinkContext
+from nightbatch.ports import Connection, HeldAnswer, MergeCounts, SinkContext
 
 __all__ = ["FileSink", "read_dead_letters", "read_latest"]
 
@@ -115,6 +115,13 @@ class FileSink:
         Memory: about 250 MB at most; then the disk of the temporary folder, about 100 bytes a row.
         """
         yield from winners(self._store)
+
+    def held(self, since: SinkContext) -> Iterator[list[HeldAnswer]]:
+        """Stream the answers of this run and of those that are not older, replaced ones too; see `Sink.held`."""
+        least = (since.window.end, since.generation)
+        for name in parts_of(self._store, "answers"):
+            if rank_of(name)[:2] >= least:
+                yield from held_of(self._store, name, self._key_column)
 
     def _json_columns(self) -> frozenset[str]:
         return frozenset(column.name for column in self._columns if column.kind is Kind.JSON) | {"nb_answer"}

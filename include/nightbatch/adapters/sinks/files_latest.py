@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from nightbatch.adapters.sinks.columns import ARROW_TYPES, BOOKKEEPING, Kind
 from nightbatch.adapters.sinks.files_layout import parts_of, rank_of, read_marker
 from nightbatch.adapters.sources.formats import Wanted, format_of, read_records
 from nightbatch.errors import BadSink, BadSource
-from nightbatch.ports import Connection
+from nightbatch.ports import Connection, HeldAnswer
 
 _ROWS_AT_ONCE = 10_000
 _WINNERS = "SELECT key, arg_max(fingerprint, rank), max(rank) FROM read_parquet(?) GROUP BY key"
@@ -76,6 +77,19 @@ def pairs_of(store: ObjectStore, name: str, key_column: str) -> Iterator[list[tu
     with as_sink(store, name), store.reader(name) as file:
         for piece in read_records(file, store.uri(name), format_of(name) or "parquet", wanted):
             yield [(str(key), str(fingerprint)) for key, fingerprint in piece.rows]
+
+
+def held_of(store: ObjectStore, name: str, key_column: str) -> Iterator[list[HeldAnswer]]:
+    """Stream what one part's file says of each answer."""
+    wanted = Wanted((key_column, "nb_run", "nb_fingerprint", "nb_custom_id", "nb_cost_usd"), _ROWS_AT_ONCE, set())
+    with as_sink(store, name), store.reader(name) as file:
+        for piece in read_records(file, store.uri(name), format_of(name) or "parquet", wanted):
+            yield [HeldAnswer(str(key), run, print_, named, _usd(cost)) for key, run, print_, named, cost in piece.rows]
+
+
+def _usd(value: Any) -> Decimal | None:
+    """Give an amount as it was written, nine decimals, from whatever number a format reads it as."""
+    return None if value is None else Decimal(str(value)).quantize(Decimal("1e-9"))
 
 
 def _gather(store: ObjectStore, names: list[str], key_column: str, target: Path) -> None:

@@ -16,7 +16,7 @@ from nightbatch.adapters.sinks.postgres_copy import copy_lines
 from nightbatch.adapters.sinks.postgres_tables import prepare_table
 from nightbatch.adapters.sinks.table import ORDER, Layout, Table
 from nightbatch.errors import BadSink
-from nightbatch.ports import Connection, MergeCounts, SinkContext
+from nightbatch.ports import Connection, HeldAnswer, MergeCounts, SinkContext
 
 KNOWN_ROWS = 10_000
 """Rows of a chunk of `known`."""
@@ -54,6 +54,11 @@ DELETE FROM {part} AS part USING {answers} AS held
 WHERE held.{only_key} = part.{only_key} AND held.nb_job = part.nb_job AND ({held_order}) >= ({part_order})
 """
 # A round that is buried again must not bring a letter back whose record was answered meanwhile.
+
+_HELD = """
+SELECT {key}, nb_run, nb_fingerprint, nb_custom_id, nb_cost_usd FROM {table}
+WHERE (nb_window_end, nb_generation) >= (%s, %s) OR nb_run = %s
+"""
 
 _EXHUME = """
 WITH answered AS (
@@ -136,6 +141,19 @@ class PostgresSink:
                 cursor.execute(query)
                 while rows := cursor.fetchmany(KNOWN_ROWS):
                     yield rows
+
+    def held(self, since: SinkContext) -> Iterator[list[HeldAnswer]]:
+        """Stream answers of this run and of those that are not older through a server cursor; see `Sink.held`."""
+        query = sql.SQL(_HELD).format(
+            key=sql.Identifier(self.layout.key_column), table=_identifier(self.layout.answers)
+        )
+        with self._transaction(read_only=True) as database:
+            if not _is_there(database, self.layout.answers):
+                return
+            with database.cursor(name="nb_held") as cursor:
+                cursor.execute(query, [since.window.end, since.generation, since.run])
+                while rows := cursor.fetchmany(KNOWN_ROWS):
+                    yield [HeldAnswer(*row) for row in rows]
 
     @contextmanager
     def _transaction(self, *, read_only: bool = False) -> Iterator[psycopg.Connection]:

@@ -96,11 +96,12 @@ def _add_proof() -> None:
     op.create_table(
         "nb_proofs",
         sa.Column("run", sa.Text, sa.ForeignKey("nb_runs.run"), primary_key=True),
-        sa.Column("link", sa.Text, primary_key=True),
-        sa.Column("place", sa.Text, primary_key=True),
+        sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("link", sa.Text, nullable=False),
+        sa.Column("place", sa.Text, nullable=False),
         sa.Column("expected", sa.Text, nullable=False),
         sa.Column("found", sa.Text, nullable=False),
-        sa.Column("holds", sa.Boolean, nullable=False),
+        sa.Column("holds", sa.Boolean),
         sa.Column("proved_utc", UtcTime, nullable=False),
     )
     op.add_column("nb_attempts", sa.Column("vendor_usage", sa.JSON))
