@@ -17,7 +17,7 @@ from nightbatch.core.result import ErrorKind, Finish, Outcome, Result
 from nightbatch.core.window import Window
 from nightbatch.errors import BatchVanished, JobInvalid, RunFailed, RunIncomplete, StaleAttempt, StorageUnavailable
 from nightbatch.flow import Options
-from nightbatch.steps.outcome import Waiting
+from nightbatch.steps.outcome import Finished, Waiting
 from tests.memory_stack import NEXT_NIGHT, NIGHT, KillAt, Killed, Stack, job_of, later
 
 DAY = timedelta(days=1)
@@ -288,9 +288,27 @@ def test_an_account_with_a_budget_takes_no_model_of_unknown_price_or_length() ->
 
     with pytest.raises(JobInvalid, match="the account's budget_month_usd cannot be kept"):
         flow.prepare(stack.ports(prices=StaticPrices({})), job_of(), NIGHT)
-    uncapped = [{"provider": "openai", "model": "echo-1", "connection": "c"}]
-    with pytest.raises(JobInvalid, match="cannot be kept without a cap on output tokens"):
-        flow.prepare(stack.ports(), job_of(models=uncapped), NIGHT)
+    capped = {"provider": "openai", "model": "echo-1", "connection": "c", "max_output_tokens": 100}
+    uncapped = {"provider": "openai", "model": "big-1", "connection": "c"}
+    for models in ([uncapped], [capped, uncapped]):
+        with pytest.raises(
+            JobInvalid, match=rf"models\.{len(models) - 1}\.max_output_tokens: the account has a budget"
+        ):
+            flow.prepare(stack.ports(), job_of(models=models), NIGHT)
+
+
+def test_what_was_sent_is_collected_though_the_account_has_a_budget_by_now() -> None:
+    stack = Stack(RECORDS)
+    job = job_of(models=[{"provider": "openai", "model": "free-1", "connection": "c"}])
+    plan = flow.prepare(stack.ports(), job, NIGHT)
+    stack.provider.ends_at_once = False
+    for shard in plan.shards[:1]:
+        flow.advance(stack.ports(), job, shard.ref)
+    stack.provider.budget_month_usd, stack.provider.ends_at_once = Decimal(5), True
+
+    assert flow.advance(stack.ports(), job, plan.shards[0].ref) == Finished("loaded")
+    with pytest.raises(JobInvalid, match="the account has a budget"):
+        flow.advance(stack.ports(), job, plan.shards[1].ref)
 
 
 def test_a_batch_that_failed_as_a_whole_is_told_once_and_not_sent_in_circles() -> None:

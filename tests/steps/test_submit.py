@@ -176,9 +176,7 @@ def test_the_reserve_is_at_today_s_price_where_that_is_dearer() -> None:
     )
 
     worst = {
-        name: worst_case(
-            stack.ports(prices=StaticPrices({("openai", "echo-1"): price})), job, shard.plan, stack.provider
-        )
+        name: worst_case(stack.ports(prices=StaticPrices({("openai", "echo-1"): price})), job, shard.plan)
         for name, price in (("dearer", dearer), ("cheaper", cheaper))
     }
 

@@ -12,7 +12,7 @@ from nightbatch.core.shard import ShardPlan
 from nightbatch.job import Job
 from nightbatch.ports import Ports, Provider, Run
 
-from .lanes import known_price
+from .lanes import account_price
 
 SHARES = "shares_budget_with"
 """The fact of a sealed plan that names the earlier generations whose charges its run's budget counts too."""
@@ -46,14 +46,13 @@ def day_of(job: Job, now: datetime) -> date:
     return now.astimezone(ZoneInfo(job.timezone)).date()
 
 
-def worst_case(ports: Ports, job: Job, plan: ShardPlan, provider: Provider) -> Decimal:
+def worst_case(ports: Ports, job: Job, plan: ShardPlan) -> Decimal:
     """
     Give what a shard can cost at most: at the price it was sealed with, or at today's where that is dearer.
 
-    Raises JobInvalid where a budget is to be kept and today's price is not known.
+    Raises JobInvalid where a budget is to be kept, and today's price or the cap on output is not known.
     """
-    has_budget = provider.budget_month_usd is not None
-    price = known_price(ports.prices, job, plan.choice, at=ports.clock.now(), has_budget=has_budget)
+    price = account_price(ports, job, plan.choice)
     if price.batch is None:
         return plan.worst_usd
     today = price.batch.worst_usd(input_tokens=plan.input_tokens_bound, output_tokens=plan.output_tokens_cap)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -10,7 +11,7 @@ from nightbatch.core.money import ZERO, Price, Rate
 from nightbatch.core.queue import Kind
 from nightbatch.core.request import Endpoint, RequestSpec
 from nightbatch.core.shard import Limits
-from nightbatch.errors import JobInvalid, Problem
+from nightbatch.errors import ConnectionInvalid, JobInvalid, Problem
 from nightbatch.job import Job
 from nightbatch.ports import Encoder, Ports, Prices, Provider
 
@@ -46,12 +47,7 @@ def open_lane(ports: Ports, job: Job, choice: int, *, max_output_tokens: int | N
     model = job.models[choice]
     provider = ports.provider(model.provider, model.connection)
     spec = job.request_spec(choice, max_output_tokens=max_output_tokens)
-    has_budget = provider.budget_month_usd is not None
-    if has_budget and spec.max_output_tokens is None and spec.endpoint is not Endpoint.EMBEDDINGS:
-        problem = "the account has a budget, and it cannot be kept without a cap on output tokens"
-        remedy = "Set max_output_tokens, like 300."
-        raise JobInvalid(job.name, [Problem(f"models.{choice}.max_output_tokens", problem, remedy)])
-    price = known_price(ports.prices, job, choice, at=ports.clock.now(), has_budget=has_budget)
+    price = known_price(ports.prices, job, choice, at=ports.clock.now())
     return OpenLane(
         choice=choice,
         name=model.provider,
@@ -68,9 +64,29 @@ def open_lane(ports: Ports, job: Job, choice: int, *, max_output_tokens: int | N
 
 
 def packing_lane(ports: Ports, job: Job, choice: int, *, max_output_tokens: int | None = None) -> OpenLane:
-    """Open a lane with what bills have taught, to pack shards for."""
+    """
+    Open a lane with what bills have taught, to pack shards for.
+
+    Raises JobInvalid where the account's budget could not be kept: told before anything is sent, also of the models
+    that later rounds may ask. What was sent is collected all the same.
+    """
+    for other in range(len(job.models)) if choice == 0 else (choice,):
+        with suppress(ConnectionInvalid) if other != choice else nullcontext():
+            account_price(ports, job, other)
     lane = open_lane(ports, job, choice, max_output_tokens=max_output_tokens)
     return replace(lane, experience=ports.ledger.experience(job.name, lane.name, lane.spec.model))
+
+
+def account_price(ports: Ports, job: Job, choice: int) -> Price:
+    """Give the price of a model. Raises JobInvalid where its account has a budget, and price or cap are not known."""
+    model = job.models[choice]
+    has_budget = ports.provider(model.provider, model.connection).budget_month_usd is not None
+    spec = job.request_spec(choice)
+    if has_budget and spec.max_output_tokens is None and spec.endpoint is not Endpoint.EMBEDDINGS:
+        problem = "the account has a budget, and it cannot be kept without a cap on output tokens"
+        remedy = "Set max_output_tokens, like 300."
+        raise JobInvalid(job.name, [Problem(f"models.{choice}.max_output_tokens", problem, remedy)])
+    return known_price(ports.prices, job, choice, at=ports.clock.now(), has_budget=has_budget)
 
 
 def _limits(provider: Provider, job: Job, model: str) -> Limits:

@@ -76,7 +76,7 @@ def _intent(ports: Ports, job: Job, shard: Shard, provider: Provider, now: datet
         expected_attempts=shard.attempts,
         provider=shard.plan.provider,
         account=provider.account(),
-        reserve_usd=worst_case(ports, job, shard.plan, provider),
+        reserve_usd=worst_case(ports, job, shard.plan),
         day=day_of(job, now),
         # What must be uploaded first gets the time that its bytes need; else a slow line would send it for ever.
         send_for=timedelta(seconds=settings.send_deadline_s + upload_s),
