@@ -114,6 +114,17 @@ class Vendor:
         """List the ids of all batches ever made, sorted."""
         return sorted(batch["id"] for batch in self.state()["batches"])
 
+    def asked(self) -> dict[str, int]:
+        """Count questions: asked, billed, answered well, and each of these more than once."""
+        rows = dict(self.state()["rows"])
+        rows.pop("repeated")
+        return rows
+
+    def work(self) -> list[tuple[Any, ...]]:
+        """Tell what it did, without the names it gave."""
+        names = ("rows", "billed_rows", "good_rows", "input_tokens", "output_tokens")
+        return sorted(tuple(batch[name] for name in names) for batch in self.state()["batches"])
+
     def change_faults(self, **faults: Any) -> None:
         """Put other values of these faults in force."""
         self._call("PATCH", "/emulator/faults", json=faults)
@@ -150,6 +161,11 @@ class Stand:
         self.api.call("POST", "/connections", body=body)
         self.api.unpause(job)
         return vendor
+
+    def make_table(self) -> None:
+        """Make the table of past nights."""
+        with psycopg.connect(self.installation.warehouse_url) as connection:
+            connection.execute(TABLE)
 
     def start(self, job: str, *, window: Window = WINDOW, **conf: Any) -> str:
         """Trigger a manual run of a window; gives Airflow's run id."""
@@ -189,6 +205,10 @@ class Stand:
         rows = self.rows(f"select {columns} from {job} order by sentence_id")
         return hashlib.sha256(repr(rows).encode()).hexdigest()
 
+    def buried(self, job: str) -> list[tuple[Any, ...]]:
+        """List the dead letters of a job."""
+        return self.rows(f"select sentence_id, nb_reason, nb_round, nb_cost_usd from {job}_dead_letters order by 1")
+
     def cost(self, job: str) -> Any:
         """Tell what a job was billed, in all of its runs."""
         return self.ledger("select sum(usd) from nb_money where job = %s and kind = 'actual'", job)[0][0]
@@ -216,7 +236,7 @@ class Stand:
         wait_until(reached, what=f"shards of {job} to be {states}", timeout_s=timeout_s, every_s=0.3)
         return monotonic_s() - began
 
-    def until_waiting(self, job: str, run_id: str, task_id: str, count: int) -> float:
+    def until_waiting(self, job: str, run_id: str, task_id: str, count: int, *, timeout_s: float = LONG_S) -> float:
         """Wait until so many mapped tasks are deferred, so hold no worker; gives the seconds."""
         began = monotonic_s()
 
@@ -224,7 +244,7 @@ class Stand:
             found = self.api.mapped_instances(job, run_id, task_id)
             return [each["state"] for each in found] == ["deferred"] * count
 
-        wait_until(waiting, what=f"{count} × {task_id} of {job} to be deferred", timeout_s=LONG_S, every_s=0.5)
+        wait_until(waiting, what=f"{count} × {task_id} of {job} to be deferred", timeout_s=timeout_s, every_s=0.5)
         return monotonic_s() - began
 
     def told(self, job: str) -> tuple[list[str], list[str]]:

@@ -21,7 +21,7 @@ from nightbatch.core.window import Window
 from nightbatch.demo.installation import install
 from nightbatch.demo.services.stack import Stack
 from nightbatch.demo.services.waiting import monotonic_s, wait_until
-from tests.e2e.stand import ANSWER_COLUMNS, DAYS, LONG_S, TABLE, Stand, job, write_dags
+from tests.e2e.stand import ANSWER_COLUMNS, DAYS, LONG_S, Stand, job, write_dags
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -57,21 +57,13 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     began = monotonic_s()
     with Stack(folder / "data") as stack:
         stand = Stand(stack, install(stack, is_real=False, faults={}, dags_folder=dags))
-        with_table(stand)
+        stand.make_table()
         for name in ("another", *(each["name"] for each in JOBS)):
             stand.api.wait_for_dag(name)
         stand.api.unpause("another")
         print(f"\ninstallation: {monotonic_s() - began:.1f} s")
         assert stand.api.import_errors() == []
         yield stand
-
-
-def with_table(stand: Stand) -> None:
-    """Make the table of past nights."""
-    import psycopg
-
-    with psycopg.connect(stand.installation.warehouse_url) as connection:
-        connection.execute(TABLE)
 
 
 @dataclass(frozen=True)
@@ -333,18 +325,7 @@ def test_killing_triggerer_and_scheduler_while_shards_wait_changes_nothing(
     assert rough.batch_ids() == stand.known_batches("rough")
     assert stand.sink_hash("rough") == stand.sink_hash("calm")
     assert stand.loaded("rough")
-    assert buried(stand, "rough") == buried(stand, "calm")
+    assert stand.buried("rough") == stand.buried("calm")
     assert stand.cost("rough") == stand.cost("calm") > 0
-    assert work(rough) == work(calm)
+    assert rough.work() == calm.work()
     print(f"\na night with two kills: {monotonic_s() - began:.1f} s; compared: {ANSWER_COLUMNS}")
-
-
-def buried(stand: Stand, job: str) -> list[tuple[Any, ...]]:
-    """List the dead letters of a job."""
-    return stand.rows(f"select sentence_id, nb_reason, nb_round, nb_cost_usd from {job}_dead_letters order by 1")
-
-
-def work(vendor: Any) -> list[tuple[Any, ...]]:
-    """Tell what a vendor did, without the names it gave."""
-    names = ("rows", "billed_rows", "good_rows", "input_tokens", "output_tokens")
-    return sorted(tuple(batch[name] for name in names) for batch in vendor.state()["batches"])

@@ -21,6 +21,7 @@ from nightbatch.demo.services.http_command import HttpCommand
 from nightbatch.demo.services.mail import MailSink
 from nightbatch.demo.services.postgres import PostgresServer
 from nightbatch.demo.services.postgres import airflow_connection as postgres_connection
+from nightbatch.demo.services.s3 import S3Server
 from nightbatch.demo.services.slack import SlackSink
 from nightbatch.demo.services.stack import METADATA_DATABASE, Stack
 from nightbatch.ports import Connections, Ledger
@@ -55,6 +56,8 @@ class Installation:
     """What the demo started, and how to look at it."""
 
     airflow: AirflowServer
+    postgres: PostgresServer
+    s3: S3Server
     mail: MailSink
     slack: SlackSink
     warehouse_url: str
@@ -78,6 +81,7 @@ def install(
     faults: Mapping[str, str] | None = None,
     batch_seconds: float = 6.0,
     dags_folder: Path = PROJECT / "dags",
+    extra: Mapping[str, str] | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Installation:
     """
@@ -85,7 +89,8 @@ def install(
 
     Ledger, warehouse, buckets, Airflow's own database, mails and messages are made anew, so that each demo begins
     with the first night, and no run of an earlier one goes on in it. With `is_real` the vendors are the real ones,
-    with the keys of the environment, and money is spent.
+    with the keys of the environment, and money is spent. `extra` are more variables for Airflow and its tasks, which
+    win over ours.
     """
     postgres, s3, mail, slack = stack.start_stores_and_sinks()
     postgres.drop_database(METADATA_DATABASE)
@@ -104,6 +109,7 @@ def install(
         "NIGHTBATCH_STAGING_URI": f"s3://{STAGING}/runs",
         "NIGHTBATCH_STAGING_CONNECTION": "aws_default",
         **({} if is_real else {"NIGHTBATCH_POLL_FROM_S": "2", "NIGHTBATCH_POLL_TO_S": "5"}),
+        **(extra or {}),
     }
     variables = {f"AIRFLOW_CONN_{name.upper()}": value for name, value in connections.items()}
     for name in (BUCKET, STAGING):
@@ -119,7 +125,7 @@ def install(
         connections=connections,
         settings=lambda chosen: _with(chosen, environment),
     )
-    return Installation(airflow, mail, slack, warehouse, {**environment, **variables}, is_real)
+    return Installation(airflow, postgres, s3, mail, slack, warehouse, {**environment, **variables}, is_real)
 
 
 def _with(chosen: AirflowSettings, environment: Mapping[str, str]) -> AirflowSettings:

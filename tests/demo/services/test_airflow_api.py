@@ -87,3 +87,21 @@ def test_health_of_an_absent_airflow_is_none() -> None:
         raise httpx.ConnectError("refused")
 
     assert AirflowApi("http://x.test", user="u", password="p", transport=httpx.MockTransport(refuse)).health() is None
+
+
+def test_a_question_whose_answer_was_lost_is_asked_again_and_an_order_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(airflow_api, "pause", lambda seconds: None)
+    lost = 0
+
+    def lose_the_first(request: httpx.Request) -> httpx.Response:
+        nonlocal lost
+        lost += 1
+        if lost % 2:
+            raise httpx.ReadTimeout("timed out", request=request)
+        return httpx.Response(200, json={"ok": True})
+
+    api = FakeAirflow(lose_the_first).api
+
+    assert api.get("/version") == {"ok": True}
+    with pytest.raises(httpx.ReadTimeout):
+        api.call("POST", "/backfills", body={})

@@ -95,3 +95,15 @@ def test_urls_fit_sqlalchemy_and_airflow(tmp_path: Path) -> None:
         server.drop_database("books")
         with pytest.raises(psycopg.OperationalError, match="does not exist"):
             psycopg.connect(url)
+
+
+def test_it_comes_back_where_it_was_with_what_was_committed(tmp_path: Path) -> None:
+    with running(tmp_path / "pg") as server:
+        url = server.create_database("books")
+        add_row(url)
+        server.crash()
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(url, connect_timeout=5)
+        server.start_again()
+
+        assert count_rows(url) == 1

@@ -7,6 +7,7 @@ from typing import Any
 
 import psutil
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from nightbatch.demo.services.s3 import S3Server
 
@@ -52,3 +53,19 @@ def _refuses_another_secret(server: S3Server, bucket: str) -> bool:
         read(server.client(), bucket)
     server.secret = right
     return True
+
+
+def test_it_goes_away_and_comes_back_where_it_was(tmp_path: Path) -> None:
+    server = S3Server.start(tmp_path / "s3")
+    try:
+        bucket = server.create_bucket("answers")
+        server.client().put_object(Bucket=bucket, Key="a/b", Body=b"x")
+        client = server.client()
+        server.go_away()
+        with pytest.raises(EndpointConnectionError):
+            read(client, bucket)
+        server.start_again()
+
+        assert read(client, bucket) == b"x"
+    finally:
+        server.stop()

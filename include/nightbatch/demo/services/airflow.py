@@ -1,9 +1,8 @@
 """An Airflow on loopback: api-server, scheduler, dag-processor and triggerer under one supervisor."""
 
 import json
-import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ import psutil
 
 from nightbatch.demo.services.airflow_api import AirflowApi
 from nightbatch.demo.services.airflow_settings import AirflowSettings, airflow_environment, read_login
+from nightbatch.demo.services.airflow_supervisor import COMPONENTS
+from nightbatch.demo.services.family import descendants, kill
 from nightbatch.demo.services.ports import LOOPBACK, ReservedPort
 from nightbatch.demo.services.process import Command, ServiceFailed, ServiceProcess
 from nightbatch.demo.services.waiting import monotonic_s, wait_until
@@ -113,16 +114,28 @@ class AirflowServer:
 
         With its children it goes as in a host's crash: the scheduler's running tasks die with it.
         """
-        main = psutil.Process(self.component_pid(name))
-        family = [main, *(main.children(recursive=True) if with_children else [])]
+        return self.kill_components([name], with_children=with_children)
+
+    def kill_components(self, names: Sequence[str], *, with_children: bool = True) -> list[int]:
+        """Kill several parts at one moment, as when their host loses power."""
+        mains = [psutil.Process(self.component_pid(name)) for name in names]
+        family = [*mains, *(child for main in mains if with_children for child in descendants(main))]
         for process in family:
-            try:
-                process.send_signal(signal.SIGKILL)
-            except psutil.NoSuchProcess:
-                continue
-        what = f"{name} to be seen dead"
-        wait_until(lambda: self.components()[name]["exit_code"] is not None, what=what, timeout_s=COMPONENT_START_S)
+            kill(process)
+        for name in names:
+            what = f"{name} to be seen dead"
+            wait_until(lambda: self._has_ended(name), what=what, timeout_s=COMPONENT_START_S)  # noqa: B023 - at once
         return [process.pid for process in family]
+
+    def start_ended(self) -> list[str]:
+        """Start every part again that has ended, as a service manager would; gives their names."""
+        ended = [name for name in COMPONENTS if self._has_ended(name)]
+        for name in ended:
+            self.start_component(name)
+        return ended
+
+    def _has_ended(self, name: str) -> bool:
+        return self.components()[name]["exit_code"] is not None
 
     def start_component(self, name: str) -> int:
         """Start a part that has ended, and return its new process id."""

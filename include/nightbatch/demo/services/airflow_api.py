@@ -145,6 +145,20 @@ class AirflowApi:
 
     # Tasks
 
+    def clear_task(
+        self, dag_id: str, run_id: str, task_id: str, *, map_index: int | None = None, downstream: bool = False
+    ) -> Json:
+        """Clear one task of a run, or one index of a mapped one, with what follows it where asked."""
+        body = {
+            "dry_run": False,
+            "only_failed": False,
+            "dag_run_id": run_id,
+            "task_ids": [task_id if map_index is None else [task_id, map_index]],
+            "include_downstream": downstream,
+            "reset_dag_runs": True,
+        }
+        return self.call("POST", f"/dags/{dag_id}/clearTaskInstances", body=body)
+
     def task_instances(self, dag_id: str, run_id: str) -> list[Json]:
         """List all task instances of a run, mapped ones by index."""
         return self.pages(f"{self._run_path(dag_id, run_id)}/taskInstances", "task_instances")
@@ -209,8 +223,9 @@ class AirflowApi:
         while True:
             try:
                 response = self._http.request(method, path, **request)
-            except (httpx.ConnectError, httpx.ConnectTimeout):
-                if monotonic_s() > deadline:
+            except httpx.TransportError as error:
+                never_arrived = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
+                if monotonic_s() > deadline or not (never_arrived or method == "GET"):
                     raise
             else:
                 if response.status_code not in BUSY or monotonic_s() > deadline:

@@ -27,8 +27,8 @@ class ReservedPort:
     a server that sets SO_REUSEADDR, as all do. On macOS it would shut out ours too, so nothing is held there.
     """
 
-    def __init__(self) -> None:
-        self._socket = _bind_somewhere()
+    def __init__(self, number: int | None = None) -> None:
+        self._socket = _bind_somewhere() if number is None else _bind_again(number)
         self.number = int(self._socket.getsockname()[1])
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # after bind: bind was exclusive
         if sys.platform != "linux":
@@ -57,6 +57,14 @@ def start_on_free_ports(count: int, start: Callable[[list[int]], Server], *, att
             for port in ports:
                 port.release()
     raise ValueError("attempts must be at least 1")
+
+
+def _bind_again(number: int) -> socket.socket:
+    """Keep a port for a server of ours that has ended: its last connections must not keep us out."""
+    kept = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind((LOOPBACK, number))
+    return kept
 
 
 def _bind_somewhere() -> socket.socket:

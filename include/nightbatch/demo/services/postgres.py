@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from nightbatch.demo.services import privileges
-from nightbatch.demo.services.ports import LOOPBACK, PortTaken, start_on_free_ports
+from nightbatch.demo.services.ports import LOOPBACK, PortTaken, ReservedPort, start_on_free_ports
 from nightbatch.demo.services.process import Command, ServiceFailed, ServiceProcess
 from nightbatch.demo.services.waiting import WaitedTooLong, wait_until
 
@@ -34,6 +34,7 @@ SETTINGS = {
 }
 USER = "nightbatch"
 START_S = 40.0
+CRASH_S = 10.0
 
 
 class PostgresServer:
@@ -41,6 +42,7 @@ class PostgresServer:
 
     def __init__(self, process: ServiceProcess, *, port: int, password: str) -> None:
         self.process, self.port, self.user, self.password = process, port, USER, password
+        self._kept: ReservedPort | None = None
 
     @classmethod
     def start(cls, folder: Path, *, on_progress: Callable[[str], None] = lambda text: None) -> "PostgresServer":
@@ -80,6 +82,23 @@ class PostgresServer:
         """Drop a database, with whoever is connected to it."""
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def crash(self) -> None:
+        """
+        End the server at once, as `pg_ctl stop -m immediate` does: no goodbye to its clients, and no checkpoint.
+
+        Its port is kept for `start_again`.
+        """
+        os.kill(self.process.pid, signal.SIGQUIT)
+        wait_until(lambda: not self.process.is_running, what="PostgreSQL to be gone", timeout_s=CRASH_S)
+        self._kept = ReservedPort(self.port)
+
+    def start_again(self) -> None:
+        """Start a server that has ended on the same data and port; it recovers what was committed."""
+        folder = self.process.folder.parent
+        self.process = _start(folder, self.port, self.password).process
+        if self._kept is not None:
+            self._kept.release()
 
     def stop(self) -> None:
         """End all connections and shut the server down."""

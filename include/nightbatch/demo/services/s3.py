@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from nightbatch.demo.services.ports import LOOPBACK, PortTaken, start_on_free_ports
+from nightbatch.demo.services.ports import LOOPBACK, PortTaken, ReservedPort, start_on_free_ports
 from nightbatch.demo.services.process import Command, ServiceFailed, ServiceProcess
 from nightbatch.demo.services.waiting import WaitedTooLong, wait_until
 
@@ -40,6 +40,7 @@ class S3Server:
         self.key, self.secret = credentials.key, credentials.secret
         self.region = REGION
         self.endpoint = f"http://{LOOPBACK}:{ports[PORTS.index('s3')]}"
+        self._kept: list[ReservedPort] = []
 
     @classmethod
     def start(cls, folder: Path, *, on_progress: Callable[[str], None] = lambda text: None) -> "S3Server":
@@ -84,6 +85,18 @@ class S3Server:
         except (BotoCoreError, ClientError):
             return False
         return True
+
+    def go_away(self) -> None:
+        """End the server and keep its ports for `start_again`: who connects is refused meanwhile."""
+        self.process.stop()
+        self._kept = [ReservedPort(port) for port in self.ports]
+
+    def start_again(self) -> None:
+        """Start a server that has ended on the same data and ports."""
+        folder = self.process.folder.parent
+        self.process = _start(folder, self.ports, S3Credentials(self.key, self.secret)).process
+        for port in self._kept:
+            port.release()
 
     def stop(self) -> None:
         """End the server."""
