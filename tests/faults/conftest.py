@@ -16,6 +16,7 @@ from tests.servers import mail_sink, postgres_server, s3_server, slack_sink
 __all__ = ["mail_sink", "postgres_server", "s3_server", "slack_sink"]
 
 HERE = Path(__file__).parent
+LONGEST_S = 1_200
 HAS_FAILED = pytest.StashKey[bool]()
 COLUMNS = ("cell", "expected", "loaded", "batches", "billed", "seconds", "result")
 
@@ -58,10 +59,12 @@ def _words(nodeid: str) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test of this folder."""
+    """Mark every test of this folder, and give it the time of a busy machine: the first ones start servers too."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.faults)
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(LONGEST_S))
 
 
 @pytest.hookimpl(wrapper=True)
