@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from nightbatch import flow
+from nightbatch.core.proof import Link
 from nightbatch.core.result import ErrorKind, Outcome, Result
 from nightbatch.errors import DoesNotAddUp, ProviderBusy, RunIncomplete, StagingRemoved
 from nightbatch.housekeeping import House, Swept, housekeep
@@ -105,6 +106,7 @@ def test_pending_rows_keep_their_files_until_a_run_has_taken_them() -> None:
     [first] = stack.ledger.runs()
     later(stack, days=31)
 
+    assert sweep(stack, dry_run=True).removed == []
     assert sweep(stack).removed == []
     stack.vendor.answer = lambda messages, _times: Result("", Outcome.ANSWERED, messages.user)
     stack.records = []
@@ -173,6 +175,22 @@ def test_a_run_that_never_got_a_plan_is_removed_too() -> None:
     later(stack, days=31)
 
     assert sweep(stack).files == 1
+
+
+@pytest.mark.parametrize("holds", [None, False])
+def test_a_run_without_a_proof_or_with_one_that_does_not_hold_keeps_its_files(holds: bool | None) -> None:
+    stack = Stack(RECORDS)
+    run = flow.run(stack.ports(), job_of(), NIGHT).run
+    settled = stack.ledger.run(run)
+    assert settled.books is not None
+    proof = [] if holds is None else [Link("rows", run, "5", "4", holds)]
+    stack.ledger.settle(run, state="complete", books=settled.books, proof=proof, now=stack.clock.now())
+    later(stack, days=31)
+
+    swept = sweep(stack)
+
+    assert (swept.removed, swept.kept.total()) == ([], 1)
+    assert files_of(stack, run)
 
 
 def test_what_belongs_to_other_runs_stays() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from nightbatch import flow
 from nightbatch.core.shard import ShardState
 from nightbatch.core.verdict import Reason
-from nightbatch.errors import DoesNotAddUp, NightbatchError, RunFailed, RunIncomplete, StaleAttempt, Terminal
+from nightbatch.errors import DoesNotAddUp, NightbatchError, RunFailed, RunIncomplete, StaleAttempt, Terminal, Transient
 from nightbatch.job import Job
 from nightbatch.logs import about, logger
 from nightbatch.ports import Attempt, Clock, Connections, Ledger, Ports, Provider, Run, Settings, Shard, Store
@@ -103,6 +103,9 @@ def housekeep(house: House) -> Swept:
         with about(job=run.job, run=run.run):
             try:
                 _look_after(house, run, swept)
+            except Transient as error:
+                log.info("housekeeping: %s", error)
+                swept.waiting[run.run] = str(error)
             except NightbatchError as error:
                 log.warning("housekeeping: %s", error)
                 swept.problems[run.run] = str(error)
@@ -123,11 +126,19 @@ def _look_after(house: House, run: Run, swept: Swept) -> None:
     if reason:
         swept.kept[reason] += 1
         return
-    found = measure(house.store, run.run) if house.dry_run else _remove(house, run)
+    found = None if _is_gone_on_from(house.ledger, run) else _remove(house, run)
     if found is None:
         swept.kept["pending rows, or a newer plan under way"] += 1
     else:
         swept.removed.append(found)
+
+
+def _is_gone_on_from(ledger: Ledger, run: Run) -> bool:
+    """Say whether another run needs these files, or will; the ledger looks again when they are given up."""
+    if run.staging_removed_utc is not None:
+        return False
+    is_pending = any(file.run == run.run for file in ledger.pending(run.job))
+    return is_pending or any(other.state == "open" for other in ledger.runs(job=run.job, window=run.window))
 
 
 def _job_of(run: Run) -> Job | None:
@@ -144,6 +155,8 @@ def _job_of(run: Run) -> Job | None:
 
 
 def _remove(house: House, run: Run) -> Removal | None:
+    if house.dry_run:
+        return measure(house.store, run.run)
     found = remove(house.ledger, house.store, run.run, now=house.clock.now())
     if found is not None:
         log.info("housekeeping: %s files removed, %s bytes", f"{found.files:,}", f"{found.size_bytes:,}")

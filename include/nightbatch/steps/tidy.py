@@ -42,7 +42,7 @@ def why_kept(
     shards: Sequence[Shard],
     attempts: Sequence[Attempt],
     *,
-    proof: Sequence[Link] = (),
+    proof: Sequence[Link],
     now: datetime,
 ) -> str:
     """
@@ -56,8 +56,8 @@ def why_kept(
         return "open"
     if now - run.settled_utc < (job.retention if job else RETENTION_WITHOUT_PLAN):
         return "within retention"
-    if run.plan is not None and not run.books:
-        return "not added up"
+    if run.plan is not None and not (run.books and proof):
+        return "not proved"
     if broken(proof):
         return "does not add up"
     if any(attempt.state in UNSETTLED for attempt in attempts) or not all(is_done(shard) for shard in shards):
