@@ -20,6 +20,7 @@ from nightbatch.core.proof import LINKS, broken
 from nightbatch.errors import ConnectionInvalid, DoesNotAddUp, RunIncomplete, StorageUnavailable
 from nightbatch.steps.audit import audit
 from nightbatch.steps.chain import rounds_of
+from nightbatch.steps.outcome import Finished
 from nightbatch.steps.proof import prove
 from nightbatch.steps.settle import settle
 from tests.memory_stack import NIGHT, Stack, job_of, later
@@ -342,6 +343,21 @@ def test_a_run_whose_staging_was_removed_shows_what_was_proved_before() -> None:
     with pytest.raises(RunIncomplete):
         settle(stack.ports(), JOB, run_of(stack).run)
     assert stack.ledger.proof(run_of(stack).run) == links
+
+
+def test_dead_letters_that_are_damaged_before_the_first_settle_are_named_and_not_buried_again() -> None:
+    stack = Stack([("k0", "refused"), ("k1", "good")])
+    stack.vendor.answer = lambda messages, times: RESULTS[FATES[messages.user][0]]
+    ports, plan = stack.ports(), flow.prepare(stack.ports(), JOB, NIGHT)
+    while not isinstance(flow.advance(ports, JOB, plan.shards[0].ref), Finished):
+        later(stack, seconds=60)
+    name = flow.close_round(ports, JOB, plan.run, 0).facts["dead_name"]
+    flip(stack, name)
+
+    with pytest.raises(DoesNotAddUp, match=r"dead_letters\.parquet: expected"):
+        flow.finish(ports, JOB, plan.run)
+
+    assert stack.ledger.run(plan.run).state == "open"
 
 
 def test_what_cannot_be_read_now_is_not_taken_for_wrong() -> None:
