@@ -12,11 +12,9 @@ The ten steps in order, one job end to end, no Airflow. START HERE.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import chain
-from typing import NoReturn, cast
+from typing import NoReturn
 
 from nightbatch.core.ids import ShardRef, run_id
 from nightbatch.core.shard import ShardState
@@ -34,29 +32,25 @@ from nightbatch.errors import (
 )
 from nightbatch.job import Job
 from nightbatch.logs import about, logger
-from nightbatch.ports import PendingFile, Ports, RoundPlan, Run, Shard, Store
-from nightbatch.steps import pack as packing
+from nightbatch.ports import Ports, RoundPlan, Run, Shard
 from nightbatch.steps.ask_again import Ask, plan_retry, was_heard
-from nightbatch.steps.budgets import SHARES, sharing
-from nightbatch.steps.canary import hold_back, let_go, stopped, wants_canary
+from nightbatch.steps.canary import hold_back, let_go, stopped
 from nightbatch.steps.cancel import stop_batches
 from nightbatch.steps.chain import rounds_of
 from nightbatch.steps.discard import discard
 from nightbatch.steps.double import close_doubles
-from nightbatch.steps.estimate import Estimate, NoStore, estimate
+from nightbatch.steps.estimate import Estimate
 from nightbatch.steps.give_up import give_up
-from nightbatch.steps.lanes import OpenLane, packing_lane
+from nightbatch.steps.lanes import OpenLane
 from nightbatch.steps.late import late_shards
 from nightbatch.steps.load import context_of, load
 from nightbatch.steps.outcome import Finished, Moved, Outcome, Waiting
 from nightbatch.steps.overdue import tell_overdue
-from nightbatch.steps.pull import Question, Tally, pull, pull_pending
-from nightbatch.steps.render import render
+from nightbatch.steps.planning import Options, Progress, Watch, look_ahead, seal_plan, with_model
 from nightbatch.steps.resolve import resolve
-from nightbatch.steps.resume import Past, past_of, pending_for
+from nightbatch.steps.resume import Past, past_of
 from nightbatch.steps.retry import bury, retry
-from nightbatch.steps.second_chance import pack_letters, seal_retry
-from nightbatch.steps.seen import Seen, seen
+from nightbatch.steps.second_chance import seal_retry
 from nightbatch.steps.settle import Books, books_of, settle
 from nightbatch.steps.submit import submit
 from nightbatch.steps.tell import late_message, tell, tell_ending, watch_deadline
@@ -65,39 +59,6 @@ from nightbatch.steps.validate import validate
 from nightbatch.steps.wait import wait
 
 log = logger(__name__)
-
-
-@dataclass(frozen=True)
-class Options:
-    """What whoever starts a run may choose for it alone."""
-
-    limit: int | None = None
-    """Read at most so many records, for a first look."""
-    model: str = ""
-    """Use this model (by its name) in the place of the job's first one."""
-    refresh: bool = False
-    """Send unchanged records too."""
-    force: str = ""
-    """Make a new plan for a window that has one. The text names who asked: the same asker is heard once."""
-    release: str = ""
-    """Let the rows go that the canary of the window's last plan held back. The text names who asked."""
-    deadline_utc: datetime | None = None
-    """Replaces the job's deadline for this run."""
-    retry: Ask | None = None
-    """Send the window's dead letters again, and nothing else; reads no source."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a watcher is told while a run goes on."""
-
-    phase: str
-    done: int
-    total: int | None = None
-    note: str = ""
-
-
-Watch = Callable[[Progress], None]
 
 
 def run(
@@ -154,7 +115,7 @@ def prepare(
             ports.ledger.resume(run.run, now=ports.clock.now())
         if sealed is None:
             ports.sink(job).prepare(context_of(run))
-            sealed = _seal_when_quick(ports, job, run, past, options, watch)
+            sealed = seal_plan(ports, job, run, past, options, watch)
             log.info("prepare: %s requests in %d shards", f"{sealed.facts['counts']['requests']:,}", len(sealed.shards))
         bury(ports, Job.from_json(sealed.facts["job"]), sealed)
     return sealed
@@ -180,115 +141,6 @@ def _close(ports: Ports, run: Run) -> None:
         settle(ports, sealed_job(ports, run.run), run.run)
     except RunIncomplete as incomplete:
         log.info("%s", incomplete)
-
-
-def with_model(job: Job, model: str) -> Job:
-    """Put another model first; the same job where `model` is empty."""
-    if not model:
-        return job
-    named = [choice for choice in job.models if choice.model == model]
-    first = named[0] if named else job.models[0].model_copy(update={"model": model})
-    rest = tuple(choice for choice in job.models if choice.model != model)
-    return job.model_copy(update={"models": (first, *rest)})
-
-
-def _seal_when_quick(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch: Watch) -> RoundPlan:
-    """Seal a plan; once more where another window's run took the same pending rows a moment earlier."""
-    while True:
-        try:
-            return _seal(ports, job, run, past, options, watch)
-        except StaleAttempt:
-            if ports.ledger.run(run.run).state != "open":
-                raise
-
-
-def _seal(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch: Watch) -> RoundPlan:
-    # Each attempt writes to a folder of its own, so two at once cannot mix their files; the first to seal wins.
-    folder = f"{run.run}/round-0/{ports.clock.now():%H%M%S%f}"
-    pending, goes_on_from = pending_for(ports.ledger, run, limit=options.limit), past.goes_on_from(run)
-    tally, lane = Tally(), packing_lane(ports, job, 0)
-    filler = packing.ShardFiller(
-        ports.store,
-        lane,
-        ledger=ports.ledger.ledger_id,
-        folder=folder,
-        numbers=packing.numbers(run.run, 0),
-        first_rows=job.canary.rows if job.canary and wants_canary(ports.ledger, job, goes_on_from) else None,
-    )
-    with seen() as memory:
-        _learn(ports, job, memory, options)
-        window = None if goes_on_from else run.window
-        questions = _questions(ports, job, window, options.limit, pending, tally, watch)
-        packed = packing.pack(questions, filler, ports.store, folder, seen=memory, tally=tally)
-    counts = asdict(tally)
-    dead_reasons = counts.pop("dead_reasons")
-    facts = {
-        "counts": counts,
-        "dead_reasons": dead_reasons,
-        "duplicates_name": packed.duplicates_name,
-        "duplicates_sha256": packed.duplicates_sha256,
-        "dead_name": packed.dead_name,
-        "dead_sha256": packed.dead_sha256,
-        "job": job.to_json(),
-        "forced_by": options.force,
-        "limit": goes_on_from.plan.get("limit") if goes_on_from and goes_on_from.plan else options.limit,
-        "goes_on": goes_on_from is not None,
-        SHARES: sharing(goes_on_from),
-        "deadline_utc": options.deadline_utc.isoformat() if options.deadline_utc else "",
-        "price_note": lane.price_note,
-        "canary_rows": filler.plans[0].rows if filler.first_rows and len(filler.plans) > 1 else 0,
-    }
-    plan = RoundPlan(run.run, 0, packed.shards, facts)
-    return ports.ledger.seal(plan, pending=pending, now=ports.clock.now())
-
-
-def _learn(ports: Ports, job: Job, memory: Seen, options: Options) -> None:
-    for rows in ports.sink(job).known():
-        memory.learn(rows, asks_anew=options.refresh)
-
-
-def _questions(
-    ports: Ports,
-    job: Job,
-    window: Window | None,
-    limit: int | None,
-    pending: list[PendingFile],
-    tally: Tally,
-    watch: Watch,
-) -> Iterator[list[Question]]:
-    """Stream the window's own records, then what earlier runs left pending and the window does not hold anew."""
-    parts: Iterable[list[Question]] = pull_pending(ports.store, pending, tally)
-    if window is not None:
-        pulled = pull(ports.source(), job, window, tally, limit=limit)
-        parts = chain(render(pulled, job), parts)
-    for part in parts:
-        yield part
-        watch(Progress("prepare", tally.pulled + tally.from_pending, note=f"{tally.requests:,} requests"))
-
-
-def look_ahead(ports: Ports, job: Job, window: Window, options: Options | None = None) -> Estimate:
-    """Say what a run would send and cost. Reads the source, keeps and sends nothing."""
-    options = options or Options()
-    job = with_model(job, options.model)
-    dry, past = replace(ports, store=_no_store(ports)), ports.ledger.past_estimates(job.name, limit=5)
-    tally, lane = Tally(), packing_lane(ports, job, 0)
-    if options.retry is not None:
-        letters = pack_letters(dry, plan_retry(ports, job, window, options.retry))
-        return estimate(lane, letters.tally, letters.shards, past=past)
-    run = Run("dry-run", job.name, window, 1, "open", ports.clock.now())
-    filler = packing.ShardFiller(
-        dry.store, lane, ledger="0" * 8, folder="dry-run", numbers=packing.numbers("dry-run", 0)
-    )
-    with seen() as memory:
-        _learn(ports, job, memory, options)
-        pending = pending_for(ports.ledger, run, limit=options.limit)
-        questions = _questions(ports, job, window, options.limit, pending, tally, lambda _: None)
-        packed = packing.pack(questions, filler, dry.store, "dry-run", seen=memory, tally=tally)
-    return estimate(lane, tally, packed.shards, past=past)
-
-
-def _no_store(ports: Ports) -> Store:
-    return cast(Store, NoStore(ports))
 
 
 # --- advance: steps 4 to 8 ------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from nightbatch.adapters.notifiers.slack import SlackNotifier
 from nightbatch.adapters.object_store import ObjectStore
 from nightbatch.adapters.providers import anthropic, openai
 from nightbatch.adapters.sinks.postgres import PostgresSink
-from nightbatch.steps import pack, retry, validate, wait
+from nightbatch.steps import pack, planning, retry, validate, wait
 
 SPEC = re.compile(r"(?P<freeze>freeze )?(?P<point>.+?)(?: in round (?P<round>\d+))?(?: #(?P<nth>\d+))?")
 
@@ -62,9 +62,9 @@ def freeze() -> None:
 # --- steps ----------------------------------------------------------------------------------------------------
 
 STEPS: dict[str, tuple[Any, str]] = {
-    "pull": (flow, "pull"),
-    "render": (flow, "render"),
-    "pack": (flow.packing, "pack"),
+    "pull": (planning, "pull"),
+    "render": (planning, "render"),
+    "pack": (pack, "pack"),
     "submit": (flow, "submit"),
     "wait": (flow, "wait"),
     "collect": (wait, "collect"),

@@ -1,0 +1,173 @@
+"""Steps 1 to 3 together: what a window's plan is made of, sealed for good, or looked at ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from itertools import chain
+from typing import cast
+
+from nightbatch.core.window import Window
+from nightbatch.errors import StaleAttempt
+from nightbatch.job import Job
+from nightbatch.ports import PendingFile, Ports, RoundPlan, Run, Store
+
+from . import pack as packing
+from .ask_again import Ask, plan_retry
+from .budgets import SHARES, sharing
+from .canary import wants_canary
+from .estimate import Estimate, NoStore, estimate
+from .lanes import packing_lane
+from .pull import Question, Tally, pull, pull_pending
+from .render import render
+from .resume import Past, pending_for
+from .second_chance import pack_letters
+from .seen import Seen, seen
+
+
+@dataclass(frozen=True)
+class Options:
+    """What whoever starts a run may choose for it alone."""
+
+    limit: int | None = None
+    """Read at most so many records, for a first look."""
+    model: str = ""
+    """Use this model (by its name) in the place of the job's first one."""
+    refresh: bool = False
+    """Send unchanged records too."""
+    force: str = ""
+    """Make a new plan for a window that has one. The text names who asked: the same asker is heard once."""
+    release: str = ""
+    """Let the rows go that the canary of the window's last plan held back. The text names who asked."""
+    deadline_utc: datetime | None = None
+    """Replaces the job's deadline for this run."""
+    retry: Ask | None = None
+    """Send the window's dead letters again, and nothing else; reads no source."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a watcher is told while a run goes on."""
+
+    phase: str
+    done: int
+    total: int | None = None
+    note: str = ""
+
+
+Watch = Callable[[Progress], None]
+
+
+def with_model(job: Job, model: str) -> Job:
+    """Put another model first; the same job where `model` is empty."""
+    if not model:
+        return job
+    named = [choice for choice in job.models if choice.model == model]
+    first = named[0] if named else job.models[0].model_copy(update={"model": model})
+    rest = tuple(choice for choice in job.models if choice.model != model)
+    return job.model_copy(update={"models": (first, *rest)})
+
+
+def seal_plan(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch: Watch) -> RoundPlan:
+    """Seal a plan; once more where another window's run took the same pending rows a moment earlier."""
+    while True:
+        try:
+            return _seal(ports, job, run, past, options, watch)
+        except StaleAttempt:
+            if ports.ledger.run(run.run).state != "open":
+                raise
+
+
+def _seal(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch: Watch) -> RoundPlan:
+    # Each attempt writes to a folder of its own, so two at once cannot mix their files; the first to seal wins.
+    folder = f"{run.run}/round-0/{ports.clock.now():%H%M%S%f}"
+    pending, goes_on_from = pending_for(ports.ledger, run, limit=options.limit), past.goes_on_from(run)
+    tally, lane = Tally(), packing_lane(ports, job, 0)
+    filler = packing.ShardFiller(
+        ports.store,
+        lane,
+        ledger=ports.ledger.ledger_id,
+        folder=folder,
+        numbers=packing.numbers(run.run, 0),
+        first_rows=job.canary.rows if job.canary and wants_canary(ports.ledger, job, goes_on_from) else None,
+    )
+    with seen() as memory:
+        _learn(ports, job, memory, options)
+        window = None if goes_on_from else run.window
+        questions = _questions(ports, job, window, options.limit, pending, tally, watch)
+        packed = packing.pack(questions, filler, ports.store, folder, seen=memory, tally=tally)
+    counts = asdict(tally)
+    dead_reasons = counts.pop("dead_reasons")
+    facts = {
+        "counts": counts,
+        "dead_reasons": dead_reasons,
+        "duplicates_name": packed.duplicates_name,
+        "duplicates_sha256": packed.duplicates_sha256,
+        "dead_name": packed.dead_name,
+        "dead_sha256": packed.dead_sha256,
+        "job": job.to_json(),
+        "forced_by": options.force,
+        "limit": goes_on_from.plan.get("limit") if goes_on_from and goes_on_from.plan else options.limit,
+        "goes_on": goes_on_from is not None,
+        SHARES: sharing(goes_on_from),
+        "deadline_utc": options.deadline_utc.isoformat() if options.deadline_utc else "",
+        "price_note": lane.price_note,
+        "canary_rows": filler.plans[0].rows if filler.first_rows and len(filler.plans) > 1 else 0,
+    }
+    plan = RoundPlan(run.run, 0, packed.shards, facts)
+    return ports.ledger.seal(plan, pending=pending, now=ports.clock.now())
+
+
+def _learn(ports: Ports, job: Job, memory: Seen, options: Options) -> None:
+    for rows in ports.sink(job).known():
+        memory.learn(rows, asks_anew=options.refresh)
+
+
+def _questions(
+    ports: Ports,
+    job: Job,
+    window: Window | None,
+    limit: int | None,
+    pending: list[PendingFile],
+    tally: Tally,
+    watch: Watch,
+) -> Iterator[list[Question]]:
+    """Stream the window's own records, then what earlier runs left pending and the window does not hold anew."""
+    parts: Iterable[list[Question]] = pull_pending(ports.store, pending, tally)
+    if window is not None:
+        pulled = pull(ports.source(), job, window, tally, limit=limit)
+        parts = chain(render(pulled, job), parts)
+    for part in parts:
+        yield part
+        watch(Progress("prepare", tally.pulled + tally.from_pending, note=f"{tally.requests:,} requests"))
+
+
+def look_ahead(ports: Ports, job: Job, window: Window, options: Options | None = None) -> Estimate:
+    """Say what a run would send and cost. Reads the source, keeps and sends nothing."""
+    options = options or Options()
+    job = with_model(job, options.model)
+    dry, past = replace(ports, store=_no_store(ports)), ports.ledger.past_estimates(job.name, limit=5)
+    tally, lane = Tally(), packing_lane(ports, job, 0)
+    if options.retry is not None:
+        letters = pack_letters(dry, plan_retry(ports, job, window, options.retry))
+        return estimate(lane, letters.tally, letters.shards, past=past)
+    run = Run("dry-run", job.name, window, 1, "open", ports.clock.now())
+    filler = packing.ShardFiller(
+        dry.store,
+        lane,
+        ledger="0" * 8,
+        folder="dry-run",
+        numbers=packing.numbers("dry-run", 0),
+        first_rows=job.canary.rows if job.canary else None,
+    )
+    with seen() as memory:
+        _learn(ports, job, memory, options)
+        pending = pending_for(ports.ledger, run, limit=options.limit)
+        questions = _questions(ports, job, window, options.limit, pending, tally, lambda _: None)
+        packed = packing.pack(questions, filler, dry.store, "dry-run", seen=memory, tally=tally)
+    return estimate(lane, tally, packed.shards, past=past)
+
+
+def _no_store(ports: Ports) -> Store:
+    return cast(Store, NoStore(ports))
