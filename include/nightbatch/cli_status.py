@@ -64,7 +64,18 @@ def _status_facts(ledger: Ledger, run: Run, now: datetime) -> Iterator[tuple[str
         yield "next", f"nightbatch release {run.run}, then run the window again; or the job's next run, with a canary"
     elif run.state != "complete":
         yield "waits for", _waits_for(shards, now)
+        yield from _in_line(ledger, run, now)
         yield "next", _next_action(run, shards)
+
+
+def _in_line(ledger: Ledger, run: Run, now: datetime) -> Iterator[tuple[str, str]]:
+    """Say how many shards wait for a place in a vendor's queue, since when, and what the first was told last."""
+    waiting = [shard for shard in ledger.queue() if shard.ref.run == run.run]
+    if waiting:
+        first = waiting[0]
+        since, asked = ((now - at).total_seconds() for at in (first.since_utc, first.seen_utc))
+        told = f"the first since {_span(since)}, told {_span(asked)} ago: {first.reason}"
+        yield "in line", f"{count(len(waiting), 'shard')} of priority {first.priority}, {told}"
 
 
 def _rows(run: Run, shards: Sequence[Shard]) -> str:
@@ -132,6 +143,7 @@ def _next_action(run: Run, shards: Sequence[Shard]) -> str:
 
 def _run_json(ledger: Ledger, run: Run) -> dict[str, Any]:
     shards = ledger.shards(run.run)
+    told = {shard.ref: shard.reason for shard in ledger.queue()}
     return {
         "run": run.run,
         "job": run.job,
@@ -145,7 +157,7 @@ def _run_json(ledger: Ledger, run: Run) -> dict[str, Any]:
                 "rows": shard.plan.rows,
                 "batch_id": shard.current.batch_id if shard.current else None,
                 "held_reason": shard.held_reason,
-                "waits_for": shard.waits_for or shard.problem,
+                "waits_for": shard.waits_for or shard.problem or told.get(shard.plan.ref, ""),
             }
             for shard in shards
         ],

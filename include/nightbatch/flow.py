@@ -371,6 +371,15 @@ def _not_due(held_up: Mapping[ShardRef, Waiting], now: datetime) -> Iterator[tup
     yield from ((ref, waiting) for ref, waiting in held_up.items() if now < waiting.until)
 
 
+def _vouch(ports: Ports, refs: Sequence[ShardRef], *, since: datetime) -> datetime:
+    """Keep the places in line of the shards that this process looks after, while it is busy with another one."""
+    now = ports.clock.now()
+    if not refs or now - since < timedelta(seconds=30):
+        return since
+    ports.ledger.stay_in_line(refs, now=now)
+    return now
+
+
 def _finish_shards(
     ports: Ports, job: Job, plan: RoundPlan, watch: Watch, *, each: Callable[[], None] = lambda: None
 ) -> bool:
@@ -381,6 +390,7 @@ def _finish_shards(
     """
     waiting: Sequence[ShardRef] = [shard.ref for shard in plan.shards]
     held_up: dict[ShardRef, Waiting] = {}
+    vouched = ports.clock.now()
     failures, said = 0, set[str]()
     is_usable = True
     while waiting:
@@ -391,6 +401,7 @@ def _finish_shards(
             if ref in outcomes:
                 continue
             try:
+                vouched = _vouch(ports, [*held_up, *outcomes], since=vouched)
                 outcomes[ref] = advance(ports, job, ref)
                 failures = 0
             except StorageUnavailable as error:

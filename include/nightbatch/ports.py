@@ -729,6 +729,9 @@ class Ledger(Protocol):
         and `reason` is kept as its problem.
         """
 
+    def stay_in_line(self, refs: Sequence[ShardRef], *, now: datetime) -> None:
+        """Say that shards that wait in line are looked after, by a process that is busy with others meanwhile."""
+
     def end_full(self, attempt_id: int, rules: QueueRules, *, reason: str, wait: timedelta, now: datetime) -> None:
         """
         End an attempt that the vendor refused because its queue is full; twice changes nothing.

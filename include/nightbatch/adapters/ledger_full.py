@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -9,9 +10,10 @@ import sqlalchemy as sa
 from nightbatch.adapters import ledger_attempts, ledger_queue
 from nightbatch.adapters.ledger_engine import Database, insert_absent
 from nightbatch.adapters.ledger_queue import learned_of, lock_account
-from nightbatch.adapters.ledger_tables import attempts, limits
+from nightbatch.adapters.ledger_tables import attempts, limits, queue
 from nightbatch.adapters.ledger_types import AnyRow
-from nightbatch.core.queue import Kind, QueueRules
+from nightbatch.core.ids import ShardRef
+from nightbatch.core.queue import Kind, QueueRules, Waiter
 from nightbatch.ports import QueuedShard
 
 AT_VENDOR = ("sending", "open", "double")
@@ -27,6 +29,18 @@ class Queueing:
         """List the shards that wait for a place, who came first first."""
         with self._database.read() as connection:
             return ledger_queue.waiting(connection)
+
+    def stay_in_line(self, refs: Sequence[ShardRef], *, now: datetime) -> None:
+        """Say that the shards that wait in line are looked after, though they have not asked for a while."""
+        gone = Waiter.gone(now, timedelta(0))
+        lines: dict[tuple[str, int], list[int]] = {}
+        for ref in refs:
+            lines.setdefault((ref.run, ref.round), []).append(ref.shard)
+        with self._database.write() as connection:
+            for (run, round_), shards in sorted(lines.items()):
+                here = sa.and_(queue.c.run == run, queue.c.round == round_, queue.c.shard.in_(shards))
+                late = sa.and_(here, queue.c.gone_utc < gone)
+                connection.execute(sa.update(queue).where(late).values(gone_utc=gone))
 
     def end_full(self, attempt_id: int, rules: QueueRules, *, reason: str, wait: timedelta, now: datetime) -> None:
         """End an attempt that the vendor refused because its queue is full, and learn from it."""

@@ -64,7 +64,10 @@ def take_place(connection: sa.Connection, intent: Intent, *, job: str, shard: An
     closed = [one.closed_until for one in learned if one.closed_until and one.is_closed(shard.model, now=now)]
     if closed:
         until = max(closed)
-        reason = f"the queue of {_name(intent, load)} is full of somebody else's batches"
+        reason = (
+            f"{_name(intent, load)} says that its queue is full, with nothing of ours in it: somebody else's batches "
+            "fill it, or one shard is more than it takes (then set queue.tokens in the connection)"
+        )
         return _wait(connection, intent, waiter, until=until, pause=until - now, reason=reason, now=now)
     taught = [limit for one in learned if (limit := one.limit(now=now)) is not None]
     in_flight, last_turns = _in_flight(connection, intent, now)

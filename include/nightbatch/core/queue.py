@@ -25,7 +25,7 @@ FADES_AFTER = timedelta(days=1)
 MISSED_LOOKS = 3
 """A waiter that lets so many of its looks pass is taken for dead, and passed over until it asks again."""
 
-BUSY_FOR = timedelta(minutes=2)
+BUSY_FOR = timedelta(minutes=5)
 """But not sooner than this: one process may look after many shards, and has others to read and load meanwhile."""
 
 
