@@ -384,7 +384,7 @@ def test_every_log_line_of_a_run_says_what_it_is_about(vendor: str) -> None:
         assert re.search(rf"{run} shard=r0-s000 batch=batch_\w+\]", steps[step]), steps[step]
 
 
-LATER_STEPS = ["collect", "validate", "load", "retry", "settle"]
+LATER_STEPS = ["collect", "validate", "load", "discard", "retry", "settle"]
 
 
 def test_without_verbose_only_warnings_are_shown(vendor: str) -> None:

@@ -100,8 +100,9 @@ def test_an_attempt_whose_create_was_refused_late_gives_way_to_its_successor() -
 
     def refuse() -> None:
         stack.vendor.before_create = lambda: None
-        later(stack, seconds=3_600)
-        flow.advance(stack.ports(), job, ref)
+        # Its successor looks for the batch until it is certain that there is none, and sends the shard again.
+        while not isinstance(flow.advance(stack.ports(), job, ref), Finished):
+            later(stack, seconds=30)
         raise QueueFull("memory", cause="full")
 
     stack.vendor.before_create = refuse

@@ -42,7 +42,9 @@ def delete(ports: Ports, job: Job, shard: Shard, attempt: Attempt, *, batch_id: 
             provider.discard(batch_id, file_id=attempt.file_id, result_files=attempt.result_files if batch_id else ())
             ports.ledger.note_files_deleted(attempt.attempt_id, now=ports.clock.now())
         except NightbatchError as error:
-            log.warning("files stay at %s for now, and are deleted by housekeeping: %s", shard.plan.provider, error)
+            log.warning(
+                "discard: files stay at %s for now, and are deleted by housekeeping: %s", shard.plan.provider, error
+            )
             return False
-        log.info("the files at %s are deleted", shard.plan.provider)
+        log.info("discard: the files at %s are deleted", shard.plan.provider)
     return True
