@@ -508,7 +508,7 @@ class Attempt:
     intent_utc: datetime
     send_deadline_utc: datetime
     certain_utc: datetime
-    """From when on a complete listing without the batch proves that there is none."""
+    """Its distance from `intent_utc` is how long a lost batch must be looked for before its absence is certain."""
     reserved_usd: Decimal
     file_id: str | None = None
     batch_id: str | None = None

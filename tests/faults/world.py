@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +13,12 @@ from typing import Any
 
 import httpx
 import psycopg
+import pytest
 
 from nightbatch.emulator import Account, EmulatorSettings, Faults, running
 from tests.faults.commands import Command, begin
 from tests.faults.conftest import Cell
+from tests.servers import PostgresForTests
 
 VENDORS = ("openai", "anthropic")
 MODELS = {"openai": "gpt-5-mini", "anthropic": "claude-haiku-4-5"}
@@ -28,7 +30,7 @@ WAITS = {
     # Everything that takes minutes at a real vendor takes about a second here.
     "NIGHTBATCH_POLL_FROM_S": "0.2",
     "NIGHTBATCH_POLL_TO_S": "0.5",
-    "NIGHTBATCH_SEND_DEADLINE_S": "2",
+    "NIGHTBATCH_SEND_DEADLINE_S": "3",
     "NIGHTBATCH_REQUEST_TIMEOUT_S": "2",
     "NIGHTBATCH_LISTING_LAG_S": "0.3",
     "NIGHTBATCH_QUEUE_WAIT_S": "0.5",
@@ -60,7 +62,8 @@ class World:
     url: str
     vendor: str
     ledger: str
-    rows: int
+    records: dict[str, str]
+    """Key -> text; the vendor answers with the text."""
     environ: dict[str, str] = field(default_factory=dict)
 
     def use_key(self, key: str) -> None:
@@ -125,9 +128,18 @@ class World:
         return rows
 
     def ask_ledger(self, query: str) -> list[tuple[Any, ...]]:
-        """Ask the ledger."""
+        """Ask the ledger; nothing comes while its tables are not there."""
         with psycopg.connect(self.ledger, autocommit=True) as connection:
-            return connection.execute(query).fetchall()
+            try:
+                return connection.execute(query).fetchall()
+            except psycopg.errors.UndefinedTable:
+                return []
+
+    @property
+    def requests(self) -> dict[str, int]:
+        """Count the requests that the vendor got, by operation."""
+        named = self.state()["requests"].items()
+        return {name.split(" ")[1]: count for name, count in named if name.startswith(self.vendor)}
 
     def wait_until(self, is_so: Callable[[], Any], *commands: Command) -> None:
         """Wait for something that is seen from outside, as long as the commands live."""
@@ -142,7 +154,7 @@ class World:
         """Fill the cell's row of the table."""
         state = self.state()
         cell.record(
-            expected=self.rows if expected is None else expected,
+            expected=len(self.records) if expected is None else expected,
             loaded=len(self.answers()),
             batches=len(state["batches"]),
             billed=sum(batch["billed_rows"] for batch in state["batches"]),
@@ -152,14 +164,14 @@ class World:
         """Every record was answered, each row was billed once, and (with `batches`) by so many batches."""
         self.record(cell)
         assert (ending.code, ending.books["state"]) == (0, "complete"), ending
-        assert self.answers() == questions(self.rows)
-        assert cell.billed == self.rows
+        assert self.answers() == self.records
+        assert cell.billed == len(self.records)
         assert batches is None or cell.batches == batches
 
 
-def questions(count: int) -> dict[str, str]:
-    """Give the records: key -> text. The vendor answers with the question."""
-    return {f"r{number:02d}": f"question {number}" for number in range(count)}
+def questions(count: int, *, padding: int = 0) -> dict[str, str]:
+    """Give records: key -> text."""
+    return {f"r{number:02d}": f"question {number}{'.' * padding}" for number in range(count)}
 
 
 @contextmanager
@@ -172,17 +184,20 @@ def world(
     rows: int = 4,
     shard_rows: int = 4,
     job: str = "",
+    model: str = "",
+    padding: int = 0,
     **settings: Any,
 ) -> Iterator[World]:
     """Put up a vendor with faults, and a desk with a job of so many records; `job` is more lines of its file."""
-    lines = [json.dumps({"id": key, "text": text}) for key, text in questions(rows).items()]
+    records = questions(rows, padding=padding)
+    lines = [json.dumps({"id": key, "text": text}) for key, text in records.items()]
     (folder / "records.jsonl").write_text("\n".join(lines) + "\n")
     (folder / "world.yaml").write_text(
         f"""
 name: world
 source: {{files: records.jsonl, key: id}}
 prompt: {{user: "{{{{ text }}}}"}}
-models: [{{provider: {vendor}, model: {MODELS[vendor]}, connection: vendor, max_output_tokens: 100}}]
+models: [{{provider: {vendor}, model: {model or MODELS[vendor]}, connection: vendor, max_output_tokens: 2000}}]
 sink: {{files: answers/, format: jsonl}}
 shard: {{max_rows: {shard_rows}}}
 max_dead_share: 1.0
@@ -191,6 +206,21 @@ max_dead_share: 1.0
     )
     chosen = EmulatorSettings(faults=Faults.parse(faults), accounts=ACCOUNTS, executor="echo", **settings)
     with running(chosen) as url:
-        put_up = World(folder, url, vendor, ledger, rows)
+        put_up = World(folder, url, vendor, ledger, records)
         put_up.use_key(KEY)
         yield put_up
+
+
+PutUp = Callable[..., AbstractContextManager[World]]
+
+both_vendors = pytest.mark.parametrize("vendor", VENDORS)
+
+
+@pytest.fixture
+def put_up(postgres_server: PostgresForTests, tmp_path: Path) -> PutUp:
+    """Put up a world of this test's own, with faults and settings."""
+
+    def put(vendor: str, faults: str = "", **more: Any) -> AbstractContextManager[World]:
+        return world(tmp_path, postgres_server.new_database(), vendor, faults, **more)
+
+    return put

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nightbatch.core.batch import BatchState
+from nightbatch.core.batch import BatchState, BatchStatus
 from nightbatch.errors import StorageUnavailable
 from nightbatch.logs import logger
 from nightbatch.ports import Attempt, Ports
@@ -35,12 +35,20 @@ def keep_id(ports: Ports, attempt: Attempt, state: BatchState) -> bool:
     while True:
         is_noted = is_noted or _is_noted(ports, attempt, state)
         try:
-            return ports.ledger.note_open(attempt.attempt_id, state, now=ports.clock.now())
+            was_absent = ports.ledger.note_open(attempt.attempt_id, state, now=ports.clock.now())
+            warn_unknown(state, before="")
+            return was_absent
         except StorageUnavailable:
             if pause_s > 60:
                 raise
             ports.clock.sleep(pause_s)
             pause_s *= 2
+
+
+def warn_unknown(state: BatchState, *, before: str) -> None:
+    """Say once that a status is not known here; `before` is what the vendor said last."""
+    if state.status is BatchStatus.UNKNOWN and state.vendor_status != before:
+        log.warning("the vendor says %r, which is not known here; it counts as running", state.vendor_status)
 
 
 def _is_noted(ports: Ports, attempt: Attempt, state: BatchState) -> bool:

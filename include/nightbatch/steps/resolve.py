@@ -21,7 +21,10 @@ log = logger(__name__)
 CLOCK_SKEW = timedelta(minutes=5)
 """How far the vendor's clock may be from ours when a creation time is compared."""
 MOST_A_LOOK_S = 10.0
-"""The most that the time between two looks counts, or two polls where those are longer: so far a jump can cheat."""
+"""
+The most that the time between two looks counts, or two polls where those are longer, and never over a quarter of what
+is needed: by so much a clock that jumps can cheat.
+"""
 
 
 def resolve(ports: Ports, shard: Shard) -> Outcome:
@@ -69,9 +72,9 @@ def _left_to_look(ports: Ports, attempt: Attempt, now: datetime) -> timedelta:
     As long as its create could take, from the first look on, look by look: what a clock says of the intent's own time
     is not believed, because it may have jumped since, or be another machine's.
     """
-    one_look = timedelta(seconds=max(2 * ports.settings.poll_from_s, MOST_A_LOOK_S))
-    looked = ports.ledger.note_absence(attempt.attempt_id, at_most=one_look, now=now)
-    return attempt.certain_utc - attempt.intent_utc - looked
+    needed = attempt.certain_utc - attempt.intent_utc
+    one_look = min(timedelta(seconds=max(2 * ports.settings.poll_from_s, MOST_A_LOOK_S)), needed / 4)
+    return needed - ports.ledger.note_absence(attempt.attempt_id, at_most=one_look, now=now)
 
 
 def _withdraw_unsent(ports: Ports, shard: Shard, attempt: Attempt, now: datetime) -> Outcome:

@@ -14,6 +14,7 @@ from nightbatch.logs import logger
 from nightbatch.ports import Attempt, Ports, Settings, Shard
 
 from .account import check_account
+from .batch_id import warn_unknown
 from .collect import collect
 from .outcome import BatchWait, Moved, Outcome, Waiting
 
@@ -54,8 +55,7 @@ def wait(ports: Ports, shard: Shard) -> Outcome:
     ports.ledger.note_seen(attempt.attempt_id, state, now=now)
     if shard.problem:
         ports.ledger.note_problem(plan.ref, "", "")
-    if state.status is BatchStatus.UNKNOWN and state.vendor_status != attempt.vendor_status:
-        log.warning("wait: the vendor says %r, which is not known here; it counts as running", state.vendor_status)
+    warn_unknown(state, before=attempt.vendor_status)
     waiting = _wait_for(attempt, state, plan.provider, plan.connection, ports.settings, now, decision.reason)
     return replace(waiting, overdue_since=decision.overdue_since)
 
