@@ -383,6 +383,7 @@ class Stages:
             "NIGHTBATCH_STAGING_CONNECTION": "aws_default",
             "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(aws),
             "AIRFLOW_CONN_WAREHOUSE": stage.warehouse,
+            "AIRFLOW_CONN_ANSWERS": stage.warehouse,
             "AIRFLOW_CONN_POST": stage.mail.airflow_connection(),
             "AIRFLOW_CONN_CHAT": stage.slack.airflow_connection(),
         }

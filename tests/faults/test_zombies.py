@@ -65,7 +65,7 @@ def test_rows_that_a_frozen_process_holds_in_the_warehouse_are_taken_from_it(sta
     """It wakes up only when its successor is done; a minute passes before that by default, and a second here."""
     twin = stages.twin("anthropic")
     with stages.put_up("anthropic") as stage:
-        stage.environ["AIRFLOW_CONN_WAREHOUSE"] += "?options=-c%20idle_in_transaction_session_timeout%3D1s"
+        stage.environ["AIRFLOW_CONN_ANSWERS"] += "?options=-c%20idle_in_transaction_session_timeout%3D1s"
         zombie = stage.freeze("between merge and commit")
         stage.night()
         zombie.wake()
