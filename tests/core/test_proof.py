@@ -70,7 +70,7 @@ def test_every_reason_that_a_row_can_have_fits_what_a_vendor_can_say() -> None:
     }
     answered = {"", "truncated", "refused", "paused", "empty_answer", "not_json", "off_schema", "unreadable_result"}
     never_judged = {"budget", "not_sent", "bad_key", "duplicate_key", "bad_record", "too_large", "request_refused"}
-    never_judged |= {"canary", "missing"}
+    never_judged |= {"canary", "missing", "queue_too_small"}
     outcomes |= dict.fromkeys(answered, Outcome.ANSWERED)
 
     assert {reason.value for reason in Reason} - never_judged - answered - unanswered == set()

@@ -10,7 +10,7 @@ import pytest
 from nightbatch import flow
 from nightbatch.core.money import Usage
 from nightbatch.core.result import Finish, Outcome, Result
-from nightbatch.errors import AccountTrouble, BatchVanished, QueueFull, RunIncomplete
+from nightbatch.errors import AccountTrouble, BatchVanished, DoesNotAddUp, QueueFull, RunIncomplete
 from nightbatch.steps.outcome import Finished, Waiting
 from tests.memory_stack import NEXT_NIGHT, NIGHT, Killed, Stack, job_of, later
 
@@ -356,7 +356,7 @@ def test_a_request_file_that_is_gone_stops_only_its_shard() -> None:
     plan = flow.prepare(stack.ports(), job_of(), NIGHT)
     stack.store.delete(plan.shards[0].requests_name)
 
-    with pytest.raises(RunIncomplete, match="3 with the vendor or not sent"):
+    with pytest.raises(DoesNotAddUp, match=r"s000/requests.jsonl: expected the file that was written, found no such"):
         flow.run(stack.ports(), job_of(), NIGHT)
 
     assert len(stack.answers()) == 5

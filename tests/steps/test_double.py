@@ -196,7 +196,7 @@ def test_housekeeping_books_a_double_whose_process_died_and_whose_run_nobody_run
     stack, dying, died = wakes_and_dies("ledger", "after", 2)
     assert (dying.names[-1], died) == ("note_double", True)
     later(stack, minutes=5)
-    house = House(stack.ledger, stack.store, stack.clock, lambda _job: stack.ports())
+    house = House(stack.ledger, stack.store, stack.clock, lambda _job: stack.ports(), lambda *_: stack.provider)
 
     assert housekeep(house).waiting == {}
 
