@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
+import sqlalchemy as sa
+
+from nightbatch.adapters.ledger_engine import Database
 from nightbatch.adapters.ledger_sql import SqlLedger
+from nightbatch.adapters.ledger_tables import meta
 from nightbatch.adapters.memory import FixedClock, MemoryNotifier, MemorySink, MemorySource, MemoryStore, StaticPrices
 from nightbatch.adapters.memory_vendor import MemoryProvider, MemoryVendor
 from nightbatch.core.money import Price, Rate
@@ -37,6 +43,38 @@ def job_of(**changes: Any) -> Job:
     return Job.model_validate({**values, **changes})
 
 
+def memory_ledger() -> SqlLedger:
+    """
+    Make a ledger in memory: a copy of one that was migrated once, with a name of its own.
+
+    Tests that die at every call make hundreds; a migration, and every statement compiled anew, would be most of their
+    time.
+    """
+    ledger, template = SqlLedger(_copied_database()), _migrated()
+    assert ledger.ledger_id == template.ledger_id
+    ledger.ledger_id = uuid.uuid4().hex
+    with ledger._database.write() as connection:
+        connection.execute(sa.update(meta).where(meta.c.name == "ledger_id").values(value=ledger.ledger_id))
+    return ledger
+
+
+_COMPILED: dict[Any, Any] = {}
+"""Statements as SQL, shared by all ledgers in memory."""
+
+
+@cache
+def _migrated() -> SqlLedger:
+    return SqlLedger.open_or_migrate("sqlite://")
+
+
+def _copied_database() -> Database:
+    database = Database("sqlite://")
+    with _migrated()._database.engine.connect() as source, database.engine.connect() as target:
+        source.connection.driver_connection.backup(target.connection.driver_connection)
+    database.engine = database.engine.execution_options(compiled_cache=_COMPILED)
+    return database
+
+
 @dataclass
 class Stack:
     """One installation in memory. `ports()` may be called again, as a new process would."""
@@ -49,7 +87,7 @@ class Stack:
     found_by: Any = "label"
 
     def __post_init__(self) -> None:
-        self.ledger = SqlLedger.open_or_migrate("sqlite://")
+        self.ledger = memory_ledger()
         self.vendor = MemoryVendor(self.clock)
         self.provider = MemoryProvider(self.vendor, found_by=self.found_by)
         self.reads = 0
