@@ -40,6 +40,9 @@ def shard_plan(ref: ShardRef, **changes: Any) -> ShardPlan:
         "provider": "openai",
         "connection": "openai_default",
         "max_output_tokens": 256,
+        "prompt_version": "v1",
+        "index_sha256": f"{ref.shard + 1:064x}",
+        "queue_tokens": 2_000_000_000,
         "hint": "Answer with one JSON object — “nothing else”.",
     }
     return ShardPlan(ref=ref, **(values | changes))

@@ -23,6 +23,7 @@ TIMES = (
     (attempts, "intent_utc"),
     (attempts, "last_seen_utc"),
     (attempts, "ended_utc"),
+    (attempts, "gone_since_utc"),
 )
 
 

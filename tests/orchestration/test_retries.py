@@ -84,12 +84,13 @@ def test_a_run_that_is_cancelled_ends_red_sends_nothing_and_may_be_sent_later(
 ) -> None:
     """A person cancels when one of three shards is at the vendor: the command's one commit is all that the Dag sees."""
     night.fill(RECORDS)
-    marked: list[str] = []
+    met: set[int] = set()
 
     def cancel(ports: Any, _job: Any, ref: Any) -> None:
-        if ref.shard == 1 and not marked:
+        is_second = bool(met) and ref.shard not in met
+        met.add(ref.shard)
+        if is_second and len(met) == 2:
             ports.ledger.cancel(ref.run, drops=True, now=ports.clock.now())
-            marked.append(ref.run)
 
     before(monkeypatch, "advance", cancel)
     dag = night.dag()
@@ -97,7 +98,9 @@ def test_a_run_that_is_cancelled_ends_red_sends_nothing_and_may_be_sent_later(
     ended = night.test(dag)
 
     assert (ended.state, {name for name, state in ended.tasks.items() if state == "failed"}) == ("failed", {"settle"})
-    assert (len(night.batches()), len(night.answers())) == (1, 3)
+    # Whichever of the three came first was at the vendor: 3, 3 or 2 rows.
+    (batch,) = night.batches()
+    assert len(night.answers()) == batch["rows"]
     assert set(night.dead().values()) == {"cancelled"}
 
     later = night.run(dag, {**NIGHT, "retry": ["cancelled"]})

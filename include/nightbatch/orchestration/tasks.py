@@ -148,6 +148,16 @@ def trigger_for(waiting: Waiting, ports: Ports, *, about: str) -> ShardTrigger:
     )
 
 
+def _take_up_again(ports: Ports, ref: ShardRef) -> None:
+    """
+    Let a run send again when somebody clears a shard of it that failed.
+
+    Clearing only what failed does not start `prepare`, which forgets the trouble with an account otherwise.
+    """
+    if ports.ledger.shard(ref).problem:
+        ports.ledger.resume(ref.run, now=ports.clock.now())
+
+
 class BatchSensor(BaseOperator):
     """
     Steps 4 to 8 for one shard: submit, wait, collect, validate, load.
@@ -170,6 +180,8 @@ class BatchSensor(BaseOperator):
         ref = ShardRef(self.shard["run"], self.shard["round"], self.shard["shard"])
         with airflow_failures():
             ports = task_ports(self.job)
+            if event is None:
+                _take_up_again(ports, ref)
             _note_look(ports, ref, event or {})
             job = flow.sealed_job(ports, ref.run)
             outcome = flow.advance(ports, job, ref)
