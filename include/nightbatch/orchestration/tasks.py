@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NoReturn
 from urllib.parse import quote
 
@@ -219,6 +219,19 @@ class RetryOperator(BaseOperator):
         return shard_refs(plan)
 
 
+_UNDER_WAY = ["scheduled", "queued", "running", "deferred", "up_for_retry", "up_for_reschedule", "restarting"]
+
+
+def _others_under_way(ti: Any) -> int:
+    """Count the other tasks of a Dag run that are not over: clearing only what failed starts settle beside them."""
+    return int(ti.get_ti_count(dag_id=ti.dag_id, run_ids=[ti.run_id], states=_UNDER_WAY)) - 1
+
+
+def _wait_for(ports: Ports, others: int) -> Waiting:
+    until = ports.clock.now() + timedelta(seconds=ports.settings.poll_from_s)
+    return Waiting(until, f"waits for {others} other tasks of this run")
+
+
 class SettleOperator(BaseOperator):
     """
     Step 10: adds up, tells people, emits the outlet asset, and gives the run its colour.
@@ -241,9 +254,10 @@ class SettleOperator(BaseOperator):
             if run is None:
                 flow.fail_unplanned(ports, self.job, window_of(context), link=run_link(context, ports))
             job = flow.sealed_job(ports, run)
-            waiting = flow.advance_late(ports, job, run)
+            others = _others_under_way(context["ti"])
+            waiting = _wait_for(ports, others) if others > 0 else flow.advance_late(ports, job, run)
             if waiting is not None:
-                self.log.info("job %s, run %s, late rows: %s", job.name, run, waiting.reason)
+                self.log.info("job %s, run %s, settle: %s", job.name, run, waiting.reason)
                 trigger = trigger_for(waiting, ports, about=f"job={job.name} run={run} late rows")
                 self.defer(trigger=trigger, method_name="execute")
             books = flow.finish(ports, job, run, link=run_link(context, ports))
