@@ -83,6 +83,8 @@ def _session(connection: Connection, *, read_only: bool) -> Iterator[duckdb.Duck
         raise StorageUnavailable(address(connection), cause=_said(error)) from None
     try:
         database.execute("SET TimeZone = 'UTC'")
+        # After two seconds it would draw into stdout, where `--json` promises one object.
+        database.execute("SET enable_progress_bar = false")
         yield database
     finally:
         database.close()

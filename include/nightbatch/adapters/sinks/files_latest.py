@@ -66,6 +66,8 @@ def winners(store: ObjectStore) -> Iterator[list[tuple[str, str, datetime]]]:
             "preserve_insertion_order": False,
         }
         with duckdb.connect(config=config) as database:
+            # After two seconds it would draw into stdout, where `--json` promises one object.
+            database.execute("SET enable_progress_bar = false")
             found = database.execute(_WINNERS, [str(pairs)])
             while rows := found.fetchmany(_ROWS_AT_ONCE):
                 yield [(key, fingerprint, ends[rank]) for key, fingerprint, rank in rows]
