@@ -1,14 +1,10 @@
-"""What Airflow must find by itself: the deadline reference and the link from a shard to its batch."""
+"""
+For an Airflow that has nightbatch on its PYTHONPATH only.
 
-from airflow.plugins_manager import AirflowPlugin
+Where it is installed, its entry point registers the plugin, and Airflow would complain about a second one.
+"""
 
-from nightbatch.orchestration.deadlines import JobDeadline
-from nightbatch.orchestration.tasks import BatchLink
+from importlib.metadata import entry_points
 
-
-class NightbatchPlugin(AirflowPlugin):
-    """Registers nightbatch with Airflow."""
-
-    name = "nightbatch"
-    deadline_references = (JobDeadline,)
-    operator_extra_links = (BatchLink(),)
+if not entry_points(group="airflow.plugins", name="nightbatch"):
+    from nightbatch.orchestration.plugin import NightbatchPlugin  # noqa: F401 - Airflow finds it by looking

@@ -368,9 +368,13 @@ def test_the_changelog_tells_of_this_version() -> None:
 
 
 def variables_of_the_code() -> set[str]:
-    """Name what an installation may set: every field of Settings, the folder of both defaults, and bare keys."""
+    """Name what an installation may set: every field of Settings, two folders, and bare keys."""
     keys = {variable for _, variable in _BARE_KEYS.values()}
-    return {f"NIGHTBATCH_{field.name.upper()}" for field in fields(Settings)} | {"NIGHTBATCH_HOME"} | keys
+    return (
+        {f"NIGHTBATCH_{field.name.upper()}" for field in fields(Settings)}
+        | {"NIGHTBATCH_HOME", "NIGHTBATCH_JOBS"}
+        | keys
+    )
 
 
 def example_variables() -> dict[str, str]:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from nightbatch.errors import ConnectionInvalid, JobInvalid, Problem
+from nightbatch.errors import ConnectionInvalid, JobInvalid, PackageMissing, Problem
 from nightbatch.job import Job
 from nightbatch.job_file import load_job, load_jobs
 from nightbatch.job_values import nearest
 
-JOBS = Path("include/jobs")
-"""Where the job files of a project are, seen from its own folder."""
+JOBS = Path(os.environ.get("NIGHTBATCH_JOBS", "include/jobs"))
+"""Where the job files are; by default those of a project, seen from its own folder."""
 
 
 @dataclass
@@ -69,6 +69,7 @@ def _check_one(name: Path, now: datetime) -> Found:
 def _check_outside(job: Job, found: Found, now: datetime) -> None:
     """Check what only the outside knows: providers, prices and connections. No network is used."""
     from nightbatch.adapters.connections import from_environment
+    from nightbatch.adapters.extras import is_absent
     from nightbatch.adapters.prices import GenaiPrices
     from nightbatch.adapters.providers.account_budget import month_budget
     from nightbatch.adapters.registry import PROVIDERS, connections_of
@@ -80,6 +81,8 @@ def _check_outside(job: Job, found: Found, now: datetime) -> None:
             problem = Problem(f"models.{number}.provider", f"{model.provider!r} is not known", remedy)
             found.problems.append(str(problem))
             continue
+        if is_absent(model.provider):
+            found.warnings.append(str(PackageMissing(model.provider, extra=model.provider)))
         try:
             known_price(GenaiPrices(), job, number, at=now)
         except JobInvalid as error:

@@ -62,7 +62,9 @@ def errors_told(*, as_json: bool = False, verbose: bool = False) -> Iterator[Non
 def _is_configuration(error: NightbatchError) -> bool:
     from nightbatch import errors
 
-    return isinstance(error, errors.JobInvalid | errors.ConnectionInvalid | errors.LedgerMismatch)
+    return isinstance(
+        error, errors.JobInvalid | errors.ConnectionInvalid | errors.PackageMissing | errors.LedgerMismatch
+    )
 
 
 def ports_of(job: Job) -> Ports:

@@ -13,6 +13,7 @@ NightbatchError
 └── Terminal                trying again changes nothing; a person is told
     ├── JobInvalid          a job file with all of its problems
     ├── ConnectionInvalid   a connection is absent or of the wrong type
+    ├── PackageMissing      an extra of nightbatch is not installed
     ├── BadSource / BadSink the data or the table is not what the job says
     ├── RequestTooLarge     one request alone is over the lane's limit
     ├── RequestRefused      the vendor refused a create for good
@@ -154,6 +155,17 @@ class ConnectionInvalid(Terminal):
     def __init__(self, conn_id: str, *, problem: str, remedy: str) -> None:
         self.conn_id = conn_id
         super().__init__(f"connection {conn_id}: {problem}. {remedy}")
+
+
+class PackageMissing(Terminal):
+    """What the job uses needs a package that is not installed where this runs."""
+
+    def __init__(self, package: str, *, extra: str) -> None:
+        self.package, self.extra = package, extra
+        super().__init__(
+            f"the package {package} is not installed here. Nothing was sent. Install it with "
+            f"`pip install 'nightbatch[{extra}]'` wherever Airflow runs: workers, triggerer, Dag processor."
+        )
 
 
 class BadSource(Terminal):

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.serialization.serialized_objects import DagSerialization
 
+from nightbatch.airflow_dags import dags_from
 from nightbatch.orchestration.dag import RETRIES, build_dags
 from nightbatch.orchestration.tasks import BatchLink
 from tests.orchestration.night import drive, known, new_run
@@ -173,3 +175,23 @@ def _state(dag: DAG, run_id: str) -> Any:
     from tests.orchestration.night import Ended
 
     return Ended(dag, run_id).state
+
+
+def test_airflow_finds_one_plugin_where_the_package_is_installed_and_the_folder_too_is_read() -> None:
+    """Two of one name would be an import error on the plugins page."""
+    from airflow import plugins_manager
+
+    plugins, errors = plugins_manager._get_plugins()
+
+    assert [str(one.source).split(":")[0] for one in plugins if one.name == "nightbatch"] == [
+        f"nightbatch=={version('nightbatch')}"
+    ]
+    assert errors == {}
+
+
+def test_two_lines_give_all_dags_of_a_folder_and_the_one_that_tidies_up(tmp_path: Path) -> None:
+    (tmp_path / "good.yaml").write_text((JOBS / "review_sentiment.yaml").read_text().replace("_file:", "_no:"))
+
+    assert set(dags_from(tmp_path)) == {"good__invalid", "nightbatch_housekeeping"}
+    assert set(dags_from(tmp_path, housekeeping=False)) == {"good__invalid"}
+    assert set(dags_from(JOBS, housekeeping=False)) == {"review_sentiment", "review_topics"}

@@ -15,6 +15,7 @@ from sqlalchemy import exc
 from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
+from nightbatch.adapters.extras import extras_told
 from nightbatch.errors import ConnectionInvalid, LedgerMismatch, StorageUnavailable
 
 CONNECT_TIMEOUT_S = 10
@@ -35,7 +36,8 @@ class Database:
             raise ConnectionInvalid("ledger", problem="SQLite has no schemas", remedy="Leave the schema out.")
         self.schema = schema
         self.name = f"the ledger {self.url.set(query={}).render_as_string(hide_password=True)}"
-        self.engine = _postgresql(self.url, schema) if self.is_postgresql else _sqlite(self.url)
+        with extras_told():
+            self.engine = _postgresql(self.url, schema) if self.is_postgresql else _sqlite(self.url)
         # All threads share the one connection that an in-memory database has, so they take turns.
         self._turn: AbstractContextManager[Any] = threading.Lock() if self.is_memory else nullcontext()
 

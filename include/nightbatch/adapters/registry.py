@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from nightbatch.adapters.clock import SystemClock
-from nightbatch.errors import ConnectionInvalid, NightbatchError
+from nightbatch.adapters.extras import EXTRAS, extras_told, is_absent
+from nightbatch.errors import ConnectionInvalid, NightbatchError, PackageMissing
 from nightbatch.job import FileSinkSpec, FileSourceSpec, FrameSourceSpec, Job, QuerySourceSpec
 from nightbatch.ports import (
     Clock,
@@ -51,7 +52,8 @@ DEFAULT_FOLDER = ".nightbatch"
 
 def _load(where: str) -> Any:
     module, _, name = where.partition(":")
-    return getattr(import_module(module), name)
+    with extras_told():
+        return getattr(import_module(module), name)
 
 
 def settings_from(environ: Mapping[str, str]) -> Settings:
@@ -130,7 +132,9 @@ def _providers(settings: Settings, connections: Connections) -> Callable[[str, s
 
 
 def open_provider(name: str, connection: Connection, *, request_timeout_s: float) -> Provider:
-    """Open one account of a vendor; loads its SDK."""
+    """Open one account of a vendor. Raises PackageMissing where its SDK is not installed."""
+    if is_absent(name):
+        raise PackageMissing(name, extra=EXTRAS[name])
     provider: Provider = _load(PROVIDERS[name])(connection, request_timeout_s=request_timeout_s)
     return provider
 
