@@ -23,9 +23,9 @@ test: setup ## Run every test
 	$(BIN)/python -m pytest -m "stack and not faults"
 	@$(MAKE) --no-print-directory test-others
 
-# Cells are independent of each other; those that share one running Airflow name a group, and stay together.
+# Cells are independent of each other, but for those that share one running Airflow: tests/faults/conftest.py says how.
 test-faults: setup ## Kill every process at every point, and let the vendor misbehave; ends with a table of all cells
-	$(BIN)/python -m pytest tests/faults -n 2 --dist loadgroup
+	$(BIN)/python -m pytest tests/faults -n 2 --dist loadscope
 
 # What does not touch Airflow or a server runs on the other Pythons of this machine too; dying at every call, which takes
 # minutes and asks nothing of a Python, does not.

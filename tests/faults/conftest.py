@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.faults.cell import Cell
 from tests.faults.stage import Stages, Vendor
@@ -16,9 +17,23 @@ from tests.servers import mail_sink, postgres_server, s3_server, slack_sink
 __all__ = ["mail_sink", "postgres_server", "s3_server", "slack_sink"]
 
 HERE = Path(__file__).parent
+ONE_STAND = "test_airflow_cells.py"
 LONGEST_S = 1_200
 HAS_FAILED = pytest.StashKey[bool]()
 COLUMNS = ("cell", "expected", "loaded", "batches", "billed", "seconds", "result")
+
+
+class ByStand(LoadScopeScheduling):
+    """Hands out cells one by one, but for those that share a running Airflow: they go to one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return file if file.endswith(ONE_STAND) else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByStand | None:
+    """Take the place of `--dist loadscope`, by which one process would have all crashes."""
+    return ByStand(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
 @pytest.fixture
@@ -81,7 +96,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print the table."""
-    rows = [row for row in map(_row, _reports(terminalreporter.stats)) if row]
+    rows = [_row(reports) for reports in _reports(terminalreporter.stats)]
     if not rows:
         return
     terminalreporter.section("cells")
@@ -89,30 +104,25 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(line)
 
 
-def _reports(stats: dict[str, list[Any]]) -> list[pytest.TestReport]:
-    """Give the last word on each test of this folder: its teardown, or where it failed before that."""
+def _reports(stats: dict[str, list[Any]]) -> list[list[pytest.TestReport]]:
+    """Give what was reported of each test of this folder: of its set-up, call and teardown."""
     found: dict[str, list[pytest.TestReport]] = {}
     for reports in stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport) and "faults/" in report.nodeid:
                 found.setdefault(report.nodeid, []).append(report)
-    return [_merged(reports) for _, reports in sorted(found.items())]
+    return [reports for _, reports in sorted(found.items())]
 
 
-def _merged(reports: list[pytest.TestReport]) -> pytest.TestReport:
-    """Put the phases of a test into one report: failed if one is, as long as all, with the figures of the last."""
-    last = max(reports, key=lambda report: ("setup", "call", "teardown").index(report.when or "setup"))
-    last.duration = sum(report.duration for report in reports)
-    if any(report.failed for report in reports):
-        last.outcome = "failed"
-    return last
-
-
-def _row(report: pytest.TestReport) -> tuple[str, ...]:
-    row = dict(report.user_properties).get("cell")
-    figures: Any = row if isinstance(row, dict) else {"name": _words(report.nodeid)}
+def _row(reports: list[pytest.TestReport]) -> tuple[str, ...]:
+    """Give a test's row: all its phases took part in its time, and it is ok if it ended and none of them failed."""
+    ended = [report for report in reports if report.when == "teardown"]
+    cell = dict(ended[-1].user_properties).get("cell") if ended else None
+    figures: Any = cell if isinstance(cell, dict) else {"name": _words(reports[0].nodeid)}
     counts = ["–" if figures.get(name) is None else f"{figures[name]:,}" for name in COLUMNS[1:5]]
-    return (figures["name"], *counts, f"{report.duration:.1f}", "ok" if report.passed else "FAILED")
+    seconds = sum({report.when: report.duration for report in reports}.values())
+    result = "FAILED" if any(report.failed for report in reports) else "ok" if ended else "not run to its end"
+    return (figures["name"], *counts, f"{seconds:.1f}", result)
 
 
 def table(rows: list[tuple[str, ...]]) -> list[str]:

@@ -23,7 +23,7 @@ from tests.e2e.stand import DAYS, Stand, job, write_dags
 from tests.faults.airflow_stand import DRIP, IN_CREATE, LONG_S, SHARDS, TWIN, Night, check, strike, worker_of
 from tests.faults.conftest import Cell
 
-pytestmark = [pytest.mark.timeout(2400), pytest.mark.xdist_group("airflow")]
+pytestmark = pytest.mark.timeout(2400)
 
 AWAY_S = 60.0
 
