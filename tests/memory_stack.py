@@ -58,7 +58,7 @@ def memory_ledger() -> SqlLedger:
     return ledger
 
 
-_COMPILED: dict[Any, Any] = {}
+COMPILED: dict[Any, Any] = {}
 """Statements as SQL, shared by all ledgers in memory."""
 
 
@@ -71,7 +71,7 @@ def _copied_database() -> Database:
     database = Database("sqlite://")
     with _migrated()._database.engine.connect() as source, database.engine.connect() as target:
         source.connection.driver_connection.backup(target.connection.driver_connection)
-    database.engine = database.engine.execution_options(compiled_cache=_COMPILED)
+    database.engine = database.engine.execution_options(compiled_cache=COMPILED)
     return database
 
 

@@ -64,6 +64,10 @@ class S3ForTests:
         """Open a boto3 client."""
         return self.server.client()
 
+    def new_folder(self) -> str:
+        """Give the URI of an empty folder; cheaper than a bucket, which takes a volume of the disk."""
+        return f"s3://{self.server.create_bucket('tests')}/{next(_numbers)}"
+
     def new_bucket(self) -> str:
         """Create an empty bucket and give its name."""
         return self.server.create_bucket(f"test-{next(_numbers)}")

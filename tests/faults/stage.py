@@ -379,7 +379,7 @@ class Stages:
         aws = {"conn_type": "aws", "login": s3.key, "password": s3.secret, "extra": aws_extra}
         stage.environ |= {
             "NIGHTBATCH_LEDGER_URL": stage.ledger,
-            "NIGHTBATCH_STAGING_URI": f"s3://{s3.new_bucket()}/staging",
+            "NIGHTBATCH_STAGING_URI": s3.new_folder(),
             "NIGHTBATCH_STAGING_CONNECTION": "aws_default",
             "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(aws),
             "AIRFLOW_CONN_WAREHOUSE": stage.warehouse,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import pytest
 
@@ -13,6 +12,8 @@ from nightbatch import flow
 from nightbatch.core.money import Usage
 from nightbatch.core.result import Outcome, Result
 from nightbatch.errors import NightbatchError, RequestRefused, RunIncomplete
+from nightbatch.ports import Ports
+from tests.memory_deaths import Deaths
 from tests.memory_stack import NIGHT, KillAt, Killed, Stack, job_of
 
 USAGE = Usage(input_tokens=10, output_tokens=5)
@@ -26,36 +27,31 @@ def slow_to_answer(messages, times) -> Result:
     return Result("", Outcome.ANSWERED, messages.user, usage=USAGE, model="echo-1")
 
 
-def _same(dying: KillAt, _job: object) -> KillAt:
-    return dying
+def until_complete(ports: Ports) -> None:
+    """Run the window again until nothing is pending."""
+    state = ""
+    while state != "complete":
+        try:
+            state = flow.run(ports, job_of(rounds=1), NIGHT).state
+        except RunIncomplete:
+            continue
 
 
-@pytest.mark.parametrize("port", ["ledger", "store", "sink"])
-def test_killed_while_rows_are_pending_and_run_again_pays_for_nothing_twice(port: str) -> None:
-    """Dies at every fourth call of a port; the runs before and after the crash may be of two generations."""
-    nth, died = 0, True
-    while died:
-        nth += 1 if port == "sink" else 4
-        stack = Stack([*RECORDS, ("twin", "text 0")])
-        stack.vendor.answer = slow_to_answer
-        inner = {"ledger": stack.ledger, "store": stack.store, "sink": stack.sink}[port]
-        dying = KillAt(inner, nth, "after")
-        ports = stack.ports(**{port: partial(_same, dying) if port == "sink" else dying})
+def test_killed_while_rows_are_pending_and_run_again_pays_for_nothing_twice() -> None:
+    """The runs before and after the crash may be of two generations."""
+    whole = Stack([*RECORDS, ("twin", "text 0")])
+    whole.vendor.answer = slow_to_answer
+    deaths = Deaths(whole)
+    until_complete(whole.ports(**deaths.ports()))
 
-        died, state = False, ""
-        while state != "complete":
-            try:
-                state = flow.run(stack.ports() if died else ports, job_of(rounds=1), NIGHT).state
-            except Killed:
-                died = True
-            except RunIncomplete:
-                continue
+    for where, stack in deaths:
+        until_complete(stack.ports())
 
-        where = f"call {nth} of {port}"
         assert stack.answers() == {**dict(RECORDS), "twin": "text 0"}, where
         assert stack.vendor.billed == {"text 0": 4, "text 1": 1, "text 2": 1, "text 3": 1, "text 4": 1}, where
         assert stack.ledger.pending("reviews") == [], where
         assert all(stack.ledger.spent(run.run)[0] == 0 for run in stack.ledger.runs()), where
+    assert len(deaths) > 80
 
 
 def refused_at_create(stack: Stack, creates: list[str]) -> None:

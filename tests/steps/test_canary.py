@@ -11,7 +11,8 @@ from nightbatch.errors import RunFailed, RunIncomplete
 from nightbatch.job import Job
 from nightbatch.steps.canary import let_go
 from nightbatch.steps.outcome import Waiting
-from tests.memory_stack import NEXT_NIGHT, NIGHT, KillAt, Killed, Stack, job_of
+from tests.memory_deaths import Deaths
+from tests.memory_stack import NEXT_NIGHT, NIGHT, Stack, job_of
 
 RECORDS = [(f"k{n}", f"text {n}") for n in range(8)]
 CANARY = {"rows": 2, "max_bad_share": 0.4}
@@ -155,23 +156,14 @@ def test_nothing_to_let_go_is_said_in_a_sentence() -> None:
         let_go(stack.ledger, stack.ledger.run(books.run), by="a person", now=stack.clock.now())
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_killed_at_any_call_of_the_ledger_a_canary_is_still_sent_once_and_first(when: str) -> None:
-    nth, died = 0, True
-    while died:
-        nth += 1
-        stack = Stack(RECORDS[:5])
-        dying = KillAt(stack.ledger, nth, when)
-        try:
-            flow.run(stack.ports(ledger=dying), canary_job(), NIGHT)
-            died = False
-        except Killed:
-            died = True
-
+def test_killed_at_any_call_a_canary_is_still_sent_once_and_first() -> None:
+    whole = Stack(RECORDS[:5])
+    deaths = Deaths(whole)
+    flow.run(whole.ports(**deaths.ports()), canary_job(), NIGHT)
+    for where, stack in deaths:
         books = flow.run(stack.ports(), canary_job(), NIGHT)
 
-        where = f"{when} call {nth}"
         assert (books.state, books.good, len(stack.vendor.batches)) == ("complete", 5, 2), where
         assert set(stack.vendor.billed.values()) == {1}, where
         assert len(stack.vendor.batches["batch_0"].lines) == 2, where
-    assert nth > 20
+    assert len(deaths) > 30

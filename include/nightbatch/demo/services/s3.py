@@ -23,6 +23,9 @@ START_S = 40.0
 PORTS = ("master", "master.grpc", "volume", "volume.grpc", "filer", "filer.grpc", "s3", "s3.grpc")
 """Ports it cannot do without, as its flags call them (`-master.port`, `-master.port.grpc`, ...)."""
 
+ONE_VOLUME_A_BUCKET = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
+"""By default a bucket takes seven volumes, and the disk's last volume is given away at its seventieth bucket."""
+
 
 @dataclass(frozen=True)
 class S3Credentials:
@@ -146,7 +149,13 @@ def _start(folder: Path, ports: list[int], credentials: S3Credentials) -> S3Serv
     for memory in (folder / "objects").glob("m[0-9]*"):
         shutil.rmtree(memory)
     # Its clean end takes many seconds; its files survive a kill.
-    command = Command(name="seaweedfs", argv=_argv(folder, ports), grace_s=0.5, leaves_behind=_sockets(ports))
+    command = Command(
+        name="seaweedfs",
+        argv=_argv(folder, ports),
+        env={**os.environ, **ONE_VOLUME_A_BUCKET},
+        grace_s=0.5,
+        leaves_behind=_sockets(ports),
+    )
     process = ServiceProcess.start(command, folder / "run")
     server = S3Server(process, ports=ports, credentials=credentials)
     try:
