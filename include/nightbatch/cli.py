@@ -28,6 +28,7 @@ from nightbatch.cli_frame import (
     ports_of,
     window_of,
 )
+from nightbatch.cli_init import init
 from nightbatch.cli_orphans import orphans
 from nightbatch.cli_release import release
 from nightbatch.cli_retry import retry, run_to_the_end
@@ -142,6 +143,7 @@ def status(
         status_of.show(ledger, ledger.runs(job=job, limit=last), now=datetime.now(UTC), as_json=as_json)
 
 
+app.command()(init)
 app.command()(retry)
 app.command()(cancel)
 

@@ -166,6 +166,19 @@ def open_source(job: Job, connections: Connections) -> Source:
     return _open_query(spec, job, connection)
 
 
+def open_files(uri: str, connection: Connection | None) -> Source:
+    """Open files that no job describes yet: all columns, whatever the window."""
+    source: Source = _load("nightbatch.adapters.sources.files:FileSource")(uri, connection=connection)
+    return source
+
+
+def open_query(connection: Connection, sql: str) -> Source:
+    """Open a query that no job describes yet: all columns, whatever the window, times without a zone taken as UTC."""
+    where = _by_type(QUERY_SOURCES, connection, connection.conn_id, use="a query source")
+    source: Source = _load(where)(connection, sql, timezone="UTC", columns=None, whole_table=True)
+    return source
+
+
 def _open_query(spec: QuerySourceSpec, job: Job, connection: Connection | None) -> Source:
     where = _by_type(QUERY_SOURCES, connection, spec.connection, use="a query source")
     source: Source = _load(where)(
