@@ -232,7 +232,7 @@ def test_what_a_budget_keeps_back_is_told_and_goes_on_when_there_is_more(key: st
 
     assert "2 budget" in str(incomplete.value)
     assert len(stack.notifier.messages) == 1
-    assert name in dict(stack.notifier.messages[0].facts)["What happened"]
+    assert name in stack.notifier.messages[0].happened
     with pytest.raises(RunIncomplete, match="2 budget"):
         flow.run(stack.ports(), job_of(**keys), NIGHT)
     stack.provider.budget_month_usd = None

@@ -118,7 +118,7 @@ def _show(ports: Ports, latest: Run, *, as_json: bool) -> None:
 
 
 def _table(latest: Run, groups: list[Group]) -> None:
-    from nightbatch.steps.tell import second_chance_words
+    from nightbatch.steps.figures import second_chance_words
 
     show.facts(f"{latest.run}: dead letters", [(group.reason, second_chance_words(group)) for group in groups])
     if any(group.can_be_sent for group in groups):

@@ -201,7 +201,7 @@ def books(found: Books, *, as_json: bool) -> None:
     if as_json:
         print_json(found.as_json())
         return
-    from nightbatch.steps.tell import book_facts
+    from nightbatch.steps.figures import book_facts
 
     facts(f"{found.run}: {found.state}", [*book_facts(found), ("Time", f"{found.seconds:,.0f} s")])
 

@@ -55,7 +55,7 @@ def _status_facts(ledger: Ledger, run: Run, now: datetime) -> Iterator[tuple[str
     yield "shards", _states(shards)
     yield "cost", usd(spent) + (f", at most {usd(reserved)} more" if reserved else "")
     if run.books and run.state != "open":
-        from nightbatch.steps.tell import letter_facts
+        from nightbatch.steps.figures import letter_facts
 
         yield from ((name.lower(), words) for name, words in letter_facts(run.run, run.books.get("letters", ())))
     gate = ledger.gate(run.run, "canary")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from nightbatch.core.ids import ShardRef, run_id
 from nightbatch.core.shard import ShardState
@@ -39,6 +39,7 @@ from nightbatch.steps.cancel import stop_batches
 from nightbatch.steps.chain import rounds_of
 from nightbatch.steps.discard import discard
 from nightbatch.steps.double import close_doubles
+from nightbatch.steps.ending import tell_ending
 from nightbatch.steps.estimate import Estimate
 from nightbatch.steps.give_up import give_up
 from nightbatch.steps.lanes import OpenLane
@@ -53,10 +54,11 @@ from nightbatch.steps.retry import bury, retry
 from nightbatch.steps.second_chance import seal_retry
 from nightbatch.steps.settle import Books, books_of, settle
 from nightbatch.steps.submit import submit
-from nightbatch.steps.tell import late_message, tell, tell_ending, watch_deadline
+from nightbatch.steps.tell import tell
 from nightbatch.steps.tidy import check_staging
 from nightbatch.steps.validate import validate
 from nightbatch.steps.wait import wait
+from nightbatch.steps.warn import late_message, watch_deadline
 
 log = logger(__name__)
 
@@ -323,15 +325,15 @@ def find_run(ports: Ports, job: Job, window: Window) -> Run | None:
     return max(same, key=lambda run: run.generation, default=None)
 
 
-def tell_deadline(ports: Ports, job: Job, window: Window, *, kind: str, due: datetime, link: str = "") -> None:
+def tell_deadline(
+    ports: Ports, job: Job, window: Window, *, kind: Literal["at_risk", "late"], due: datetime, link: str = ""
+) -> None:
     """Tell people that a window is at risk or late, also where its run has not begun; not if it has ended well."""
     run = find_run(ports, job, window)
     if run is not None and run.state in ("complete", "failed"):
         return
     run = run or Run(run_id(job.name, window, 1), job.name, window, 1, "open", due)
-    shards = ports.ledger.shards(run.run)
-    now = ports.clock.now()
-    tell(ports, run.run, late_message(ports, run, shards, kind=kind, due=due, now=now, link=link))
+    tell(ports, run.run, late_message(ports, job, run, kind=kind, due=due, link=link))
 
 
 def sealed_job(ports: Ports, run: str) -> Job:

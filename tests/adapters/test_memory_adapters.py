@@ -6,19 +6,20 @@ from decimal import Decimal
 
 import pyarrow as pa
 import pytest
+from tests.messages import message_of
 
 from nightbatch.adapters.clock import FixedClock, SystemClock
 from nightbatch.adapters.memory import MemoryNotifier, MemorySink, MemorySource, StaticPrices
 from nightbatch.core.money import Price, Rate
 from nightbatch.core.window import Window
 from nightbatch.errors import BadSink, StorageUnavailable
-from nightbatch.ports import ANSWER_SCHEMA, DEAD_SCHEMA, Chunk, MergeCounts, Message, SinkContext
+from nightbatch.ports import ANSWER_SCHEMA, DEAD_SCHEMA, Chunk, MergeCounts, SinkContext
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 TODAY = Window(NOON, NOON + DAY)
 LAST_WEEK = Window(NOON - 7 * DAY, NOON - 6 * DAY)
-MESSAGE = Message("e1", "late", "title", [], "next", "to do")
+MESSAGE = message_of(event_id="e1")
 
 
 def about(window: Window = TODAY, *, job: str = "job", generation: int = 1) -> SinkContext:

@@ -44,7 +44,8 @@ from nightbatch.demo.services.slack import SlackSink
 from nightbatch.emulator import Account, EmulatorSettings, Faults, running
 from nightbatch.errors import NightbatchError
 from nightbatch.job import Job
-from nightbatch.ports import ANSWER_SCHEMA, Connection, Message, SinkContext
+from nightbatch.ports import ANSWER_SCHEMA, Connection, SinkContext
+from tests.messages import message_of
 from tests.servers import PostgresForTests, S3ForTests
 
 KEY = "sk-planted-Zq81kTn5vV"
@@ -291,7 +292,7 @@ def test_no_exception_of_a_ledger_holds_its_password() -> None:
 
 
 def test_no_exception_of_a_channel_holds_its_secret() -> None:
-    message = Message("e", "failed", "title", (), "nothing", "nothing")
+    message = message_of()
     mail = Connection(
         "smtp", "smtp", host="127.0.0.1", port=9, login="me", password=PASSWORD, extra={"from_email": "b@c.de"}
     )

@@ -221,10 +221,10 @@ def test_it_says_how_late_which_batches_and_what_happens_next(
     assert len(batches) == 2
     (mail,), (slack,) = mail_sink.mails(), slack_sink.messages()
     for said in (mail.text, json.dumps(slack.payload, ensure_ascii=False)):
-        assert "missed by 42 min" in said
+        assert "42 min ago" in said
         assert all(batch in said for batch in batches)
-        assert "2 of 2 shards, 4 rows" in said
-        assert "nothing is sent twice" in said
+        assert "4 of 4 rows have no answer yet" in said
+        assert "Nothing is sent twice" in said
         assert "/dags/night/runs/manual__1%20of%20tests" in said
     assert "text 1" not in mail.text
 
@@ -246,7 +246,7 @@ def test_at_risk_names_the_deadline_and_how_much_time_is_left(
 
     at_risk, late = mail_sink.mails()
     assert "at risk" in at_risk.subject
-    assert "in 90 min" in at_risk.text
+    assert "In 90 min" in at_risk.text
     assert "missed" in late.subject
     assert len(slack_sink.messages()) == 2
 

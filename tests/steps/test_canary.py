@@ -56,10 +56,11 @@ def test_a_bad_canary_stops_the_run_and_one_message_says_why_and_what_to_do() ->
     assert ended.value.pending == 6
     assert sum(stack.vendor.billed.values()) == 2
     (message,) = stack.notifier.messages
-    assert dict(message.facts)["Canary"].startswith(
-        "the canary stopped the run: 2 of 2 rows were answered badly (100.0%: 2 refused)"
+    assert message.happened.startswith(
+        "The canary stopped the run: 2 of 2 rows were answered badly (100.0%: 2 refused)"
     )
-    assert "nightbatch release reviews/" in message.to_do
+    assert message.kind == "canary"
+    assert any(command.startswith("nightbatch release reviews/") for command in message.commands)
 
 
 def test_a_person_lets_the_others_go_and_no_second_canary_is_sent() -> None:

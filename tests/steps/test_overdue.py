@@ -45,7 +45,7 @@ def test_a_batch_that_does_not_end_is_told_of_once_and_never_sent_again(status, 
 
     (message,) = stack.notifier.messages
     assert message.kind == "overdue"
-    assert word in dict(message.facts)["What happened"]
+    assert word in message.happened
     assert "batch_0" in dict(message.facts)["Batches"]
     assert "batch_1" in dict(message.facts)["Batches"]
     assert len(stack.vendor.batches) == 2

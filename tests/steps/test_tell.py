@@ -11,8 +11,10 @@ from nightbatch.adapters.memory import FixedClock, MemoryNotifier
 from nightbatch.core.deadline import Lateness
 from nightbatch.errors import ProviderBusy, RunIncomplete
 from nightbatch.ports import Message
-from nightbatch.steps.tell import tell, watch_deadline
+from nightbatch.steps.tell import tell
+from nightbatch.steps.warn import watch_deadline
 from tests.memory_stack import NIGHT, KillAt, Killed, Stack, job_of, later
+from tests.messages import message_of
 from tests.steps.shards import opened, stack_of
 from tests.steps.test_retry import RESULTS
 
@@ -25,8 +27,8 @@ def run_of(stack: Stack) -> str:
     return opened(stack).plan.ref.run
 
 
-def message_of(run: str) -> Message:
-    return Message(f"{run}:late", "late", "late", (("Run", run),), "it goes on", "nothing")
+def message_about(run: str) -> Message:
+    return message_of(event_id=f"{run}:late")
 
 
 class Watching(MemoryNotifier):
@@ -51,7 +53,7 @@ def test_an_event_is_written_down_and_claimed_before_it_is_sent() -> None:
     run = run_of(stack)
     watching = Watching(stack)
 
-    assert tell(stack.ports(notifiers=lambda: (watching,)), run, message_of(run)) == 1
+    assert tell(stack.ports(notifiers=lambda: (watching,)), run, message_about(run)) == 1
 
     assert watching.could_claim == [False]
     assert stack.ledger.deliveries(run) == [(f"{run}:late", "late", "memory")]
@@ -61,7 +63,7 @@ def test_nobody_hears_a_thing_twice() -> None:
     stack = stack_of(1)
     run = run_of(stack)
 
-    told = [tell(stack.ports(), run, message_of(run)) for _ in range(3)]
+    told = [tell(stack.ports(), run, message_about(run)) for _ in range(3)]
 
     assert (told, len(stack.notifier.messages)) == ([1, 0, 0], 1)
 
@@ -72,7 +74,7 @@ def test_a_process_that_died_after_sending_repeats_once_at_most() -> None:
     for _ in range(4):
         dies = stack.ports(ledger=KillAt(stack.ledger, 3, "before"))
         try:
-            tell(dies, run, message_of(run))
+            tell(dies, run, message_about(run))
         except Killed:
             later(stack, minutes=11)
 
@@ -85,15 +87,15 @@ def test_the_end_of_a_run_is_told_at_once_although_the_first_who_told_it_died() 
     run = run_of(stack)
     dies = stack.ports(notifiers=lambda: (KillAt(stack.notifier, 1, "before"),))
     with pytest.raises(Killed):
-        tell(dies, run, message_of(run), waits=True)
+        tell(dies, run, message_about(run), waits=True)
 
-    assert tell(stack.ports(), run, message_of(run)) == 0
-    assert tell(stack.ports(), run, message_of(run), waits=True) == 1
+    assert tell(stack.ports(), run, message_about(run)) == 0
+    assert tell(stack.ports(), run, message_about(run), waits=True) == 1
 
 
 def test_a_message_that_somebody_else_is_sending_is_not_sent_beside_it() -> None:
     stack = stack_of(1)
-    run, message = run_of(stack), message_of("")
+    run, message = run_of(stack), message_about("")
     stack.ledger.record_event(message.event_id, "late", run, {}, now=stack.clock.now())
     stack.ledger.may_deliver(message.event_id, "memory", again_after=AGAIN, now=stack.clock.now())
 
@@ -113,7 +115,7 @@ def test_a_channel_that_is_down_fails_nothing_and_silences_no_other() -> None:
     mail, slack = MemoryNotifier("mail"), MemoryNotifier("slack")
     mail.failures = [DOWN]
 
-    told = tell(stack.ports(notifiers=lambda: (mail, slack)), run, message_of(run))
+    told = tell(stack.ports(notifiers=lambda: (mail, slack)), run, message_about(run))
 
     assert (told, mail.messages, len(slack.messages)) == (1, [], 1)
 
@@ -122,10 +124,10 @@ def test_a_channel_that_was_down_is_tried_once_more_later() -> None:
     stack = stack_of(1)
     run = run_of(stack)
     stack.notifier.failures = [DOWN]
-    tell(stack.ports(), run, message_of(run))
+    tell(stack.ports(), run, message_about(run))
     later(stack, minutes=11)
 
-    assert tell(stack.ports(), run, message_of(run)) == 1
+    assert tell(stack.ports(), run, message_about(run)) == 1
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from airflow.sdk.definitions.callback import AsyncCallback
@@ -107,7 +107,9 @@ def alerts(job: Job) -> list[DeadlineAlert]:
     ]
 
 
-async def tell_deadline(job: str, kind: str, context: dict[str, Any] | None = None, **_: Any) -> None:
+async def tell_deadline(
+    job: str, kind: Literal["at_risk", "late"], context: dict[str, Any] | None = None, **_: Any
+) -> None:
     """Tell people that a run is at risk or late; runs in the triggerer, its blocking work in a thread."""
     loaded = Job.from_json(job)
     ports = await trigger_ports(loaded)
@@ -118,7 +120,7 @@ async def tell_deadline(job: str, kind: str, context: dict[str, Any] | None = No
     await asyncio.to_thread(_tell, ports, loaded, kind, due, details)
 
 
-def _tell(ports: Ports, job: Job, kind: str, due: datetime, details: dict[str, Any]) -> None:
+def _tell(ports: Ports, job: Job, kind: Literal["at_risk", "late"], due: datetime, details: dict[str, Any]) -> None:
     conf = details.get("conf") or {}
     start = conf.get("window_start") or details.get("data_interval_start")
     end = conf.get("window_end") or details.get("data_interval_end")

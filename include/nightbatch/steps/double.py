@@ -22,9 +22,10 @@ from nightbatch.ports import Attempt, Message, Ports, Provider, Shard
 from .batch_id import noted_id
 from .collect import keep
 from .discard import delete
+from .figures import moment, usd
 from .lanes import open_lane
 from .outcome import Waiting
-from .tell import tell
+from .tell import tell, wants
 from .validate import NANO, lines
 
 log = logger(__name__)
@@ -110,23 +111,32 @@ def _billed_usd(ports: Ports, job: Job, shard: Shard, attempt: Attempt, state: B
 
 
 def _tell(ports: Ports, job: Job, shard: Shard, attempt: Attempt) -> None:
-    if "failed" not in job.notify.on:
-        return
-    current = shard.current.batch_id if shard.current else "none any more"
-    message = Message(
+    if wants(job, "paid_twice"):
+        tell(ports, attempt.ref.run, double_message(ports, job, shard, attempt), waits=True)
+
+
+def double_message(ports: Ports, job: Job, shard: Shard, attempt: Attempt) -> Message:
+    """Say that rows were sent twice, which batch is kept, and what the other one may cost."""
+    kept = shard.current.batch_id if shard.current else "none any more"
+    return Message(
         event_id=f"{attempt.ref.run}:paid_twice:{attempt.batch_id}",
         kind="paid_twice",
         title=f"{job.name}: {attempt.rows:,} rows were sent twice",
-        facts=(
-            ("What happened", "a process froze inside a create call, and went on after its rows had been sent again"),
-            ("Run", attempt.ref.run),
-            ("Shard", f"{attempt.ref.name}, {attempt.rows:,} rows"),
-            ("Made too late", f"{attempt.batch_id} at {attempt.provider}, account {attempt.account}"),
-            ("Kept", str(current)),
-            ("Money", f"at most {attempt.reserved_usd:.4f} USD beside the run's own; rows that never ran cost nothing"),
-        ),
+        happened="A process froze inside a create call, and went on after its rows had been sent again.",
+        since=f"{moment(job, attempt.intent_utc)}, when the call was begun",
+        rows=f"{attempt.rows:,}, the whole of shard {attempt.ref.name}",
+        money=f"at most {usd(attempt.reserved_usd)} beside the run's own; rows that never ran cost nothing",
         happens_next="The late batch is cancelled. What it cost is booked when it has ended; its answers are not used.",
-        to_do="Nothing for the data. Find out what froze the process: a suspended machine, a stopped container.",
+        to_do=(
+            "Nothing for the data: the other batch has every answer. Find out what froze the process: a suspended "
+            "machine, a stopped container, a worker without memory."
+        ),
+        commands=(f"nightbatch status {job.name}",),
+        if_nobody="It can happen again, and costs each time. This run is not harmed.",
+        facts=(
+            ("Run", attempt.ref.run),
+            ("Made too late", f"{attempt.batch_id} at {attempt.provider}, account {attempt.account}"),
+            ("Kept", str(kept)),
+        ),
         link=ports.settings.ui_base_url,
     )
-    tell(ports, attempt.ref.run, message, waits=True)

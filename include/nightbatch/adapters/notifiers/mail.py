@@ -7,15 +7,39 @@ import smtplib
 import ssl
 from collections.abc import Sequence
 from email.message import EmailMessage
-from html import escape
+from functools import cache
+from importlib.resources import files
 
-from nightbatch.adapters.notifiers.wording import announced, one_line, safe_link
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+from nightbatch.adapters.notifiers.plot import DEAD, GOOD, plot_lines, plots
+from nightbatch.adapters.notifiers.wording import (
+    COMMANDS,
+    FACTS,
+    IF_NOBODY,
+    KINDS,
+    LEGEND,
+    LIMIT,
+    REPEAT,
+    URGENCY,
+    Urgency,
+    announced,
+    answers,
+    one_line,
+    safe_link,
+)
 from nightbatch.errors import ConnectionInvalid, StorageUnavailable
 from nightbatch.ports import Connection, Message
 
 TIMEOUT_S = 30.0
 SSL_PORT, PLAIN_PORT = 465, 25
-_TEXT_LIMIT = 2_000
+LOOKS: dict[Urgency, tuple[str, str]] = {
+    "act": (DEAD, "Please act"),
+    "look": ("#b26a00", "Please look"),
+    "good": (GOOD, "All is well"),
+}
+"""Colour and call by urgency; white letters can be read on each."""
 
 
 class MailNotifier:
@@ -70,47 +94,73 @@ class MailNotifier:
         mail["From"] = self._sender
         mail["To"] = ", ".join(self._to)
         # The same at every attempt, so that a mail client shows a repeat once, or next to the first.
-        digest = hashlib.sha256(message.event_id.encode()).hexdigest()[:32]
-        mail["Message-ID"] = f"<{digest}@nightbatch.invalid>"
+        mail["Message-ID"] = _message_id(message.event_id)
+        if message.thread:
+            mail["References"] = mail["In-Reply-To"] = _message_id(message.thread)
         mail["Auto-Submitted"] = "auto-generated"
-        mail.set_content(_text(message))
-        mail.add_alternative(_html(message), subtype="html")
+        mail.set_content(text_of(message))
+        mail.add_alternative(html_of(message), subtype="html")
         return mail
 
 
-def _text(message: Message) -> str:
-    facts = [f"  {one_line(label, 100)}: {one_line(value, _TEXT_LIMIT)}" for label, value in message.facts]
+def _message_id(event_id: str) -> str:
+    return f"<{hashlib.sha256(event_id.encode()).hexdigest()[:32]}@nightbatch.invalid>"
+
+
+def text_of(message: Message) -> str:
+    """Compose the text part: all that the HTML part says."""
+    said = [f"{label}: {one_line(text, LIMIT)}" for label, text in answers(message)]
+    commands = [f"    {one_line(command, LIMIT)}" for command in message.commands[:COMMANDS]]
     link = safe_link(message.link)
     parts = [
         announced(message, 300),
-        "\n".join(facts),
-        f"What happens next: {one_line(message.happens_next, _TEXT_LIMIT)}",
-        f"What to do: {one_line(message.to_do, _TEXT_LIMIT)}",
-        f"Look here: {link}" if link else "",
-        f"Event {one_line(message.event_id, 200)}. A message with the same event is a repeat.",
+        "\n".join(said[:-2]),
+        *said[-2:],
+        "\n".join(commands),
+        f"{IF_NOBODY}: {one_line(message.if_nobody, LIMIT)}",
+        f"Open in Airflow: {link}" if link else "",
+        "\n".join(plot_lines(message.history)),
+        "\n".join(f"  {one_line(label, 100)}: {one_line(text, LIMIT)}" for label, text in message.facts[:FACTS]),
+        f"Event {one_line(message.event_id, 200)}. {REPEAT}",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _html(message: Message) -> str:
-    rows = "".join(
-        f'<tr><td style="padding:2px 12px 2px 0;color:#666">{_safe(label, 100)}</td><td>{_safe(value)}</td></tr>'
-        for label, value in message.facts
-    )
-    link = safe_link(message.link)
-    button = f'<p><a href="{escape(link)}">Look here</a></p>' if link else ""
-    return (
-        '<html><body style="font-family:sans-serif;font-size:14px">'
-        f"<h2>{escape(announced(message, 300))}</h2><table>{rows}</table>"
-        f"<p><b>What happens next:</b> {_safe(message.happens_next)}</p>"
-        f"<p><b>What to do:</b> {_safe(message.to_do)}</p>{button}"
-        f'<p style="color:#999">Event {_safe(message.event_id, 200)}. A message with the same event is a repeat.</p>'
-        "</body></html>\n"
+def html_of(message: Message) -> str:
+    """Compose the HTML part; whatever stands in the template is made one safe line and escaped."""
+    colour, call = LOOKS[URGENCY.get(message.kind, "act")]
+    return _template().render(
+        colour=colour,
+        call=call,
+        announced=KINDS[message.kind],
+        title=message.title,
+        known=answers(message)[1:4],
+        commands=message.commands[:COMMANDS],
+        link=Markup(safe_link(message.link).replace("&", "&amp;")),  # noqa: S704 - holds no quote and no bracket
+        if_nobody_label=IF_NOBODY,
+        plots=plots(message.history),
+        runs=len(message.history),
+        first_day=message.history[0].day if message.history else "",
+        last_day=message.history[-1].day if message.history else "",
+        legend=LEGEND,
+        facts=message.facts[:FACTS],
+        repeat=REPEAT,
+        **{name: getattr(message, name) for name in ("happened", "happens_next", "to_do", "if_nobody", "event_id")},
     )
 
 
-def _safe(text: str, limit: int = _TEXT_LIMIT) -> str:
-    return escape(one_line(text, limit))
+@cache
+def _template() -> Template:
+    source = files(__package__).joinpath("mail.html").read_text(encoding="utf-8")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, finalize=_safe, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(source)
+
+
+def _safe(value: object) -> object:
+    """Make every text that the template shows harmless, so that none can be forgotten."""
+    return one_line(value, LIMIT) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _is_true(value: object) -> bool:

@@ -5,19 +5,31 @@ from __future__ import annotations
 import http.client
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
-from nightbatch.adapters.notifiers.wording import announced, one_line, safe_link
+from nightbatch.adapters.notifiers.plot import plot_lines
+from nightbatch.adapters.notifiers.wording import (
+    COMMANDS,
+    IF_NOBODY,
+    REPEAT,
+    URGENCY,
+    Urgency,
+    announced,
+    answers,
+    one_line,
+    safe_link,
+)
 from nightbatch.errors import ConnectionInvalid, StorageUnavailable
 from nightbatch.ports import Connection, Message
 
 TIMEOUT_S = 10.0
+_FACTS = 25
+"""Slack hides what is long, and refuses what is very long; the mail has them all."""
 HOST = "https://hooks.slack.com/services"
-FACTS_IN_BLOCK = 5
-"""A section holds ten fields, two for each fact. Source: docs.slack.dev, block kit reference (section block)."""
-_FACTS_SHOWN = 40
+MARKS: dict[Urgency, str] = {"act": "🔴", "look": "🟠", "good": "🟢"}
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -71,29 +83,54 @@ class SlackNotifier:
 
 def payload(message: Message) -> dict[str, Any]:
     """
-    Compose a message. Untrusted words stand only in plain text, where Slack reads no mentions, links or formats.
+    Compose a message. Untrusted words stand in plain and rich text only, where Slack reads no mentions, links, formats.
 
     The one `mrkdwn` link is our own; `text` is what notifications show, and is escaped.
     """
-    facts = list(message.facts)[:_FACTS_SHOWN]
-    blocks: list[dict[str, Any]] = [{"type": "header", "text": _plain(announced(message, 150))}]
-    for start in range(0, len(facts), FACTS_IN_BLOCK):
-        pairs = facts[start : start + FACTS_IN_BLOCK]
-        fields = [_plain(one_line(text, 1_000) or "–") for pair in pairs for text in pair]
-        blocks.append({"type": "section", "fields": fields})
-    for label, text in (("What happens next", message.happens_next), ("What to do", message.to_do)):
-        blocks.append({"type": "section", "text": _plain(f"{label}: {one_line(text, 2_000)}")})
+    mark = MARKS[URGENCY.get(message.kind, "act")]
+    said = [_said(label, text) for label, text in answers(message)]
+    commands = [one_line(command, 300) for command in message.commands[:COMMANDS]]
+    acts = [said[5], _preformatted(commands), said[4], _said(IF_NOBODY, message.if_nobody)]
+    blocks: list[dict[str, Any]] = [
+        {"type": "header", "text": _plain(f"{mark} {announced(message, 140)}")},
+        _rich(*said[:4]),
+        _rich(*(part for part in acts if part["elements"])),
+    ]
     if link := safe_link(message.link):
-        opened = {"type": "mrkdwn", "text": f"<{_escaped(link)}|Look here>", "verbatim": True}
+        opened = {"type": "mrkdwn", "text": f"<{_escaped(link)}|Open in Airflow>", "verbatim": True}
         blocks.append({"type": "section", "text": opened})
-    event = f"Event {one_line(message.event_id, 200)}. A message with the same event is a repeat."
+    if lines := plot_lines(message.history):
+        blocks.append(_rich(_preformatted(lines)))
+    if message.facts:
+        blocks += [{"type": "divider"}, _rich(*(_said(label, text) for label, text in message.facts[:_FACTS]))]
+    event = f"Event {one_line(message.event_id, 200)}. {REPEAT}"
     blocks.append({"type": "context", "elements": [_plain(event)]})
     return {
-        "text": _escaped(announced(message, 300)),
+        "text": _escaped(f"{mark} {announced(message, 300)}"),
         "blocks": blocks,
         "unfurl_links": False,
         "unfurl_media": False,
     }
+
+
+def _rich(*parts: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "rich_text", "elements": list(parts)}
+
+
+def _said(label: str, text: str) -> dict[str, Any]:
+    bold = {"type": "text", "text": f"{_literal(one_line(label, 100))}: ", "style": {"bold": True}}
+    words = {"type": "text", "text": f"{_literal(one_line(text, 1_000)) or '–'}\n"}
+    return {"type": "rich_text_section", "elements": [bold, words]}
+
+
+def _preformatted(lines: Sequence[str]) -> dict[str, Any]:
+    elements = [{"type": "text", "text": _literal("\n".join(lines))}] if lines else []
+    return {"type": "rich_text_preformatted", "elements": elements}
+
+
+def _literal(text: str) -> str:
+    """Rich text is shown as it is, so nothing is escaped; brackets become others all the same, and open nothing."""
+    return text.replace("<", "‹").replace(">", "›")
 
 
 def _plain(text: str) -> dict[str, Any]:

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 from urllib.parse import quote, urlsplit
 
-from nightbatch.ports import Message
+from nightbatch.ports import Message, MessageKind
 
-KINDS = {
+KINDS: dict[MessageKind, str] = {
     "at_risk": "Deadline (SLA) at risk",
     "late": "Deadline (SLA) missed",
     "overdue": "Batch overdue at the vendor",
     "failed": "Run failed",
     "incomplete": "Run incomplete",
+    "canary": "Stopped by the canary",
+    "cancelled": "Run cancelled",
     "paid_twice": "Paid twice",
     "report": "Run report",
 }
-"""How each kind of message is announced; an unknown kind is announced by its own word."""
+"""How each kind of message is announced."""
+
+LIMIT = 2_000
+"""Most characters of one text."""
+COMMANDS = 6
+FACTS = 40
+"""How many commands and facts of a message are shown."""
+
+
+Urgency = Literal["act", "look", "good"]
+URGENCY: dict[MessageKind, Urgency] = {"at_risk": "look", "overdue": "look", "cancelled": "look", "report": "good"}
+"""How a message looks from afar: a person may have a look, or can go on sleeping; for all others one must act."""
 
 # Control characters, the separators that count as line ends, and the marks that turn the reading direction.
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\xa0\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
@@ -34,6 +48,23 @@ def one_line(text: str, limit: int) -> str:
 def announced(message: Message, limit: int) -> str:
     """Give the one sentence that stands in subjects and headlines."""
     return one_line(f"{KINDS.get(message.kind, message.kind)}: {message.title}", limit)
+
+
+def answers(message: Message) -> tuple[tuple[str, str], ...]:
+    """Give what everybody asks first, in this order on every channel."""
+    return (
+        ("What happened", message.happened),
+        ("Since", message.since),
+        ("Rows", message.rows),
+        ("Money", message.money),
+        ("What nightbatch does next", message.happens_next),
+        ("What you can do", message.to_do),
+    )
+
+
+IF_NOBODY = "If nobody does anything"
+LEGEND = "Green: answered. Amber: pending. Red: dead letters. The foot of a bar tells how the run ended."
+REPEAT = "A message with the same event is a repeat."
 
 
 def safe_link(link: str) -> str:

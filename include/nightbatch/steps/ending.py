@@ -1,0 +1,110 @@
+"""Tell people how a run ended: well, with rows pending, stopped by its canary, cancelled, or failed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nightbatch.errors import NightbatchError, RunCancelled, RunIncomplete
+from nightbatch.job import Job
+from nightbatch.ports import Gate, Message, Ports, Run
+
+from .canary import stopped, why
+from .figures import book_facts, moment, rows_of, usd
+from .report import report
+from .settle import Books
+from .tell import tell, wants
+
+
+def tell_ending(
+    ports: Ports, job: Job, run: Run, books: Books | None, problem: NightbatchError | None, *, link: str = ""
+) -> None:
+    """Send the report of a run that is complete, or say that it failed or is incomplete."""
+    if problem is None:
+        if books is not None and wants(job, "report"):
+            tell(ports, run.run, report(ports, job, run, books, link=link), waits=True)
+        return
+    message = _bad_ending(ports, job, run, books, problem, link=link)
+    if wants(job, message.kind):
+        tell(ports, run.run, message, waits=True)
+
+
+def _bad_ending(
+    ports: Ports, job: Job, run: Run, books: Books | None, problem: NightbatchError, *, link: str
+) -> Message:
+    now = ports.clock.now()
+    reserved, spent = ports.ledger.spent(run.run)
+    message = Message(
+        # A run may fail, be cleared, and fail again: each ending is an event of its own.
+        event_id=f"{run.run}:failed:{books.state if books else 'no-plan'}:{now:%Y%m%dT%H%M%S}",
+        kind="failed",
+        title=f"{run.job}: the run failed",
+        happened=str(problem),
+        since=moment(job, now),
+        rows=rows_of(books) if books else "none: nothing was sent",
+        money=f"{usd(spent)} spent; {usd(reserved)} still reserved" if reserved else f"{usd(spent)} spent, no more",
+        happens_next="Nothing more for this window. Loaded answers stay. The job's next run goes ahead on its own.",
+        to_do="Mend what is named above. Then clear the run in Airflow (with downstream), or run the window again.",
+        commands=(f"nightbatch status {run.job}", again(run)),
+        if_nobody="The window stays as it is: what has no answer now gets none.",
+        facts=(("Window", str(run.window)), ("Run", run.run), *(book_facts(books) if books else ())),
+        link=link or ports.settings.ui_base_url,
+    )
+    if isinstance(problem, RunCancelled):
+        return _cancelled(job, run, message, problem)
+    gate = stopped(ports.ledger, run.run)
+    if gate is not None:
+        return _held_back(run, message, gate)
+    return _incomplete(run, message, problem) if isinstance(problem, RunIncomplete) else message
+
+
+def again(run: Run) -> str:
+    """Give the command that runs a run's window again, which goes on where it stands and pays for nothing twice."""
+    start, end = (f"{moment:%Y-%m-%dT%H:%M:%SZ}" for moment in (run.window.start, run.window.end))
+    return f"nightbatch run {run.job} --from {start} --to {end}"
+
+
+def _cancelled(job: Job, run: Run, message: Message, problem: RunCancelled) -> Message:
+    return replace(
+        message,
+        # Whoever settles it then, the command or the Dag, tells of one cancel once.
+        event_id=f"{run.run}:cancelled",
+        kind="cancelled",
+        title=f"{run.job}: a person cancelled the run",
+        since=moment(job, problem.since),
+        to_do="Nothing, if that is as it should be. The command sends what was dropped after all, and asks first.",
+        commands=(f"nightbatch retry {run.run} --reason cancelled",),
+        if_nobody="The rows that were dropped stay dead letters: nothing sends them again on its own.",
+    )
+
+
+def _held_back(run: Run, message: Message, gate: Gate) -> Message:
+    return replace(
+        message,
+        kind="canary",
+        title=f"{run.job}: the canary stopped the run",
+        happened=f"{why(gate)[:1].upper()}{why(gate)[1:]}. {message.happened}",
+        happens_next="The other rows are not sent and stay pending; nothing more is spent on this window.",
+        to_do=(
+            "Look at the canary's answers. If they are good, release them, then clear the run in Airflow (with "
+            "downstream). If not, mend prompt, schema or model, and run the window with force, which plans it anew."
+        ),
+        commands=(f"nightbatch status {run.job}", f"nightbatch release {run.run}", f"{again(run)} --force"),
+        if_nobody="The job's next run sends a canary of its own, and takes these rows if that one comes home well.",
+    )
+
+
+def _incomplete(run: Run, message: Message, problem: RunIncomplete) -> Message:
+    return replace(
+        message,
+        kind="incomplete",
+        title=f"{run.job}: {problem.pending:,} rows are pending",
+        happens_next="The job's next run takes the pending rows first. Loaded answers stay; nothing is paid twice.",
+        to_do=(
+            "Mend the cause above. Then clear the run in Airflow (with downstream), or run the window again: it goes "
+            "on where it stands."
+        ),
+        if_nobody=(
+            "The next run tries these rows again, and meets the same cause if it is still there. A batch that is still "
+            "at the vendor is not looked at until then; its results are lost after some 29 days."
+        ),
+    )
