@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nightbatch import __version__
 from nightbatch import cli_progress as progress
 from nightbatch import cli_show as show
 from nightbatch.cli_audit import audit
@@ -149,11 +150,15 @@ app.command()(cancel)
 
 
 @app.command()
-def migrate() -> None:
-    """Make or upgrade the ledger's tables."""
+def migrate(
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Also where older versions could not go on; stop them first.")
+    ] = False,
+) -> None:
+    """Make or upgrade the ledger's tables; older versions go on beside it, or it is refused while runs are open."""
     with errors_told():
-        ledger = ledger_of_environment()
-        show.note(f"ledger {ledger.ledger_id} is up to date")
+        ledger = ledger_of_environment(anyway=anyway)
+        show.note(f"ledger {ledger.ledger_id} is up to date for nightbatch {__version__}")
 
 
 app.command()(release)

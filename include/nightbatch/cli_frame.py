@@ -62,9 +62,9 @@ def errors_told(*, as_json: bool = False, verbose: bool = False) -> Iterator[Non
 def _is_configuration(error: NightbatchError) -> bool:
     from nightbatch import errors
 
-    return isinstance(
-        error, errors.JobInvalid | errors.ConnectionInvalid | errors.PackageMissing | errors.LedgerMismatch
-    )
+    configuration = (errors.JobInvalid, errors.ConnectionInvalid, errors.PackageMissing)
+    versions = (errors.LedgerMismatch, errors.LedgerInUse, errors.PlanUnreadable)
+    return isinstance(error, (*configuration, *versions))
 
 
 def ports_of(job: Job) -> Ports:
@@ -105,11 +105,11 @@ def window_of(start: str | None, end: str | None, *, now: datetime) -> Window:
         raise JobInvalid("the command", [Problem("window", str(error), remedy)]) from None
 
 
-def ledger_of_environment() -> Ledger:
-    """Open the ledger that the environment names."""
+def ledger_of_environment(*, anyway: bool = False) -> Ledger:
+    """Open the ledger that the environment names; `anyway` upgrades its tables beside open runs too."""
     from nightbatch.adapters.registry import open_ledger, settings_from
 
-    return open_ledger(settings_from(os.environ))
+    return open_ledger(settings_from(os.environ), anyway=anyway)
 
 
 def house_of_environment() -> House:

@@ -25,6 +25,8 @@ NightbatchError
     ├── BatchVanished       the vendor no longer knows a batch that was paid
     ├── StagingRemoved      the run's files are past the job's retention
     ├── LedgerMismatch      the ledger is of another version
+    ├── LedgerInUse         the ledger cannot be upgraded while runs are open
+    ├── PlanUnreadable      a run was sealed by a version that this one does not understand
     ├── NothingToRetry      no dead letter of the reasons asked for can be sent again
     ├── RunIncomplete       the run adds up, and rows are pending
     ├── RunFailed           the run broke a limit of the job
@@ -38,6 +40,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
+
+from nightbatch import __version__
 
 
 class NightbatchError(Exception):
@@ -294,13 +298,39 @@ class StagingRemoved(Terminal):
 
 
 class LedgerMismatch(Terminal):
-    """The ledger's tables are of another version than this library."""
+    """The ledger's tables are not for this version of the library."""
 
     def __init__(self, *, found: str, expected: str) -> None:
         self.found, self.expected = found, expected
         super().__init__(
-            f"the ledger is at version {found}; this nightbatch works with {expected}. "
-            "Run `nightbatch migrate` with the newest installed version, or upgrade this one."
+            f"the ledger's tables are at version {found}; nightbatch {__version__} works with {expected}, and not with "
+            "these. Nothing was changed, and what is under way stays as it is. Install the newest nightbatch that runs "
+            "on this ledger here too; for older tables, `nightbatch migrate`."
+        )
+
+
+class LedgerInUse(Terminal):
+    """The ledger's tables cannot be upgraded now, since runs are open that an older library could not go on with."""
+
+    def __init__(self, *, found: str, expected: str, open_runs: int) -> None:
+        self.found, self.expected, self.open_runs = found, expected, open_runs
+        super().__init__(
+            f"the ledger's tables are at version {found} and have to become {expected}, beside which an older "
+            f"nightbatch cannot go on, and {open_runs:,} runs are open. Nothing was changed. Let them end with the "
+            "older version, then run `nightbatch migrate`; or stop everything older and run "
+            "`nightbatch migrate --anyway`: the runs go on with this version."
+        )
+
+
+class PlanUnreadable(Terminal):
+    """A run's plan was sealed by a version of the library that says things this one does not understand."""
+
+    def __init__(self, run_id: str, *, sealed_by: str, problem: str) -> None:
+        self.run_id, self.sealed_by = run_id, sealed_by
+        super().__init__(
+            f"run {run_id} was sealed by nightbatch {sealed_by}, and this is {__version__}: {problem}. Nothing "
+            "was sent, loaded or lost; its rows wait where they are. Upgrade nightbatch where this ran (worker, "
+            "triggerer or command line) and clear the task with downstream."
         )
 
 

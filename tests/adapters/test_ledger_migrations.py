@@ -93,7 +93,11 @@ def test_tables_are_never_made_in_silence(url: str) -> None:
 
 def test_a_newer_ledger_is_left_alone(url: str) -> None:
     SqlLedger.open_or_migrate(url).close()
-    run_sql(url, "UPDATE nb_alembic_version SET version_num = '9999'")
+    run_sql(
+        url,
+        "UPDATE nb_alembic_version SET version_num = '9999'",
+        "UPDATE nb_meta SET value = '9999' WHERE name = 'works_from'",
+    )
 
     for open_ledger in (SqlLedger.open, SqlLedger.open_or_migrate):
         with pytest.raises(LedgerMismatch) as mismatch:

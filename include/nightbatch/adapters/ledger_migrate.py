@@ -1,4 +1,4 @@
-"""Bring the ledger's tables to the version of this library, once, whoever else tries at the same time."""
+"""Bring the ledger's tables to the version of this library, once, whoever else tries or goes on at the same time."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import threading
 import sqlalchemy as sa
 
 from nightbatch.adapters.ledger_engine import Database, check_file
-from nightbatch.adapters.ledger_tables import REVISIONS
-from nightbatch.errors import LedgerMismatch
+from nightbatch.adapters.ledger_tables import REVISIONS, WORKS_FROM, meta, runs
+from nightbatch.errors import LedgerInUse, LedgerMismatch
 
 HEAD = REVISIONS[-1]
 VERSION_TABLE = "nb_alembic_version"
+_WORKS_FROM_KEY = "works_from"
 _LOCK_KEY = 0x6E_69_67_68_74_62_61_74
 """Names the advisory lock in PostgreSQL: "nightbat" in ASCII."""
 
@@ -19,11 +20,13 @@ _LOCK_KEY = 0x6E_69_67_68_74_62_61_74
 _one_at_a_time = threading.Lock()
 
 
-def migrate(database: Database) -> None:
+def migrate(database: Database, *, anyway: bool = False) -> None:
     """
     Create the tables, or bring older ones up to date, in one transaction; the rest of the database is left alone.
 
-    Raises LedgerMismatch, and changes nothing, where the tables are newer than this library.
+    Newer tables are left as they are, and used where they say that this library may. Raises LedgerMismatch where they
+    say that it may not, and LedgerInUse where runs are open beside which the older library could not go on, unless
+    this is to be done `anyway`; both change nothing.
     """
     if database.file is not None:
         database.file.parent.mkdir(parents=True, exist_ok=True)
@@ -33,20 +36,39 @@ def migrate(database: Database) -> None:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_KEY)))
             _create_schema(connection, database.schema)
         found = version(connection)
-        if found == HEAD:
+        if _is_usable(connection, found):
             return
-        if found is not None and found not in REVISIONS:
-            raise LedgerMismatch(found=found, expected=HEAD)
+        if found is not None and found < WORKS_FROM and not anyway:
+            _check_idle(connection, found)
         _upgrade(connection)
+        connection.execute(sa.delete(meta).where(meta.c.name == _WORKS_FROM_KEY))
+        connection.execute(sa.insert(meta).values(name=_WORKS_FROM_KEY, value=WORKS_FROM))
 
 
 def check_version(database: Database) -> None:
-    """Raise LedgerMismatch unless the tables are of this library's version."""
+    """Raise LedgerMismatch unless this library may work with the tables."""
     check_file(database, expected=HEAD)
     with database.read() as connection:
         found = version(connection)
-    if found != HEAD:
-        raise LedgerMismatch(found=found or "none (there are no tables)", expected=HEAD)
+        if not _is_usable(connection, found):
+            raise LedgerMismatch(found=found or "none (there are no tables)", expected=HEAD)
+
+
+def _is_usable(connection: sa.Connection, found: str | None) -> bool:
+    """Say whether the tables can be used as they are, and not only after an upgrade. Raises LedgerMismatch."""
+    if found is None or found in REVISIONS:
+        return found == HEAD
+    works_from = connection.execute(sa.select(meta.c.value).where(meta.c.name == _WORKS_FROM_KEY)).scalar()
+    if works_from is None or works_from > HEAD:
+        raise LedgerMismatch(found=found, expected=HEAD)
+    return True
+
+
+def _check_idle(connection: sa.Connection, found: str) -> None:
+    is_open = sa.select(sa.func.count()).select_from(runs).where(runs.c.state == "open")
+    count = connection.execute(is_open).scalar_one()
+    if count:
+        raise LedgerInUse(found=found, expected=HEAD, open_runs=count)
 
 
 def version(connection: sa.Connection) -> str | None:

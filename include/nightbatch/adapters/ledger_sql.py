@@ -58,7 +58,7 @@ class SqlLedger(Queueing, Tidying):
         """
         Open a ledger whose tables are there.
 
-        Raises LedgerMismatch where they are not, or are of another version; ConnectionInvalid for an unusable
+        Raises LedgerMismatch where they are not, or are not for this library; ConnectionInvalid for an unusable
         URL; StorageUnavailable where the database cannot be reached.
         """
         database = Database(url, schema=schema)
@@ -66,14 +66,16 @@ class SqlLedger(Queueing, Tidying):
         return cls(database)
 
     @classmethod
-    def open_or_migrate(cls, url: str, *, schema: str | None = None) -> SqlLedger:
+    def open_or_migrate(cls, url: str, *, schema: str | None = None, anyway: bool = False) -> SqlLedger:
         """
         Open a ledger, after creating its tables in a database without, or bringing older ones up to date.
 
-        Any number of processes may do so at once. Raises LedgerMismatch where the tables are newer.
+        Any number of processes may do so at once, beside older ones that go on; where these could not, LedgerInUse is
+        raised while runs are open, unless it is to be done `anyway`. Raises LedgerMismatch where the tables are newer
+        and not for this library.
         """
         database = Database(url, schema=schema)
-        ledger_migrate.migrate(database)
+        ledger_migrate.migrate(database, anyway=anyway)
         return cls(database)
 
     def close(self) -> None:

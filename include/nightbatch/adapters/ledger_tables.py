@@ -9,6 +9,14 @@ from nightbatch.adapters.ledger_types import BIG_ID, Usd, UtcTime
 REVISIONS = ("0001", "0002")
 """Every version of the tables, oldest first. The last one is what this library works with."""
 
+WORKS_FROM = "0002"
+"""
+Whoever works with this version of the tables, or a later one, may go on beside the newest.
+
+A migration that only adds tables, and columns with a default, leaves it as it is. One that an older library could not
+go on beside raises it to its own version; it is refused while runs are open.
+"""
+
 metadata = sa.MetaData()
 
 _SHARD_KEY = ["nb_shards.run", "nb_shards.round", "nb_shards.shard"]

@@ -82,9 +82,11 @@ def settings_from(environ: Mapping[str, str]) -> Settings:
     return Settings(**chosen)
 
 
-def open_ledger(settings: Settings) -> Ledger:
-    """Open the ledger, making or upgrading its tables where they are absent or older."""
-    ledger: Ledger = _load("nightbatch.adapters.ledger_sql:SqlLedger").open_or_migrate(settings.ledger_url)
+def open_ledger(settings: Settings, *, anyway: bool = False) -> Ledger:
+    """Open the ledger, making or upgrading its tables where they are absent or older (see `open_or_migrate`)."""
+    ledger: Ledger = _load("nightbatch.adapters.ledger_sql:SqlLedger").open_or_migrate(
+        settings.ledger_url, anyway=anyway
+    )
     return ledger
 
 
