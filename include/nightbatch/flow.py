@@ -369,14 +369,15 @@ def _prepare_when_free(ports: Ports, job: Job, window: Window, options: Options,
             ports.clock.sleep(ports.settings.poll_from_s)
 
 
-def _not_due(held_up: Mapping[ShardRef, Waiting], now: datetime) -> Iterator[tuple[ShardRef, Waiting]]:
-    yield from ((ref, waiting) for ref, waiting in held_up.items() if now < waiting.until)
+def _not_due(held_up: Mapping[ShardRef, Waiting], *, looked: datetime, now: datetime) -> dict[ShardRef, Waiting]:
+    """Give what need not be looked at yet. After a clock was put back that is nothing: it could be a wait of days."""
+    return {ref: waiting for ref, waiting in held_up.items() if looked <= now < waiting.until}
 
 
 def _vouch(ports: Ports, refs: Sequence[ShardRef], *, since: datetime) -> datetime:
     """Keep the places in line of the shards that this process looks after, while it is busy with another one."""
     now = ports.clock.now()
-    if not refs or now - since < timedelta(seconds=30):
+    if not refs or timedelta(0) <= now - since < timedelta(seconds=30):
         return since
     ports.ledger.stay_in_line(refs, now=now)
     return now
@@ -392,13 +393,14 @@ def _finish_shards(
     """
     waiting: Sequence[ShardRef] = [shard.ref for shard in plan.shards]
     held_up: dict[ShardRef, Waiting] = {}
-    vouched = ports.clock.now()
+    vouched = looked = ports.clock.now()
     failures, said = 0, set[str]()
     is_usable = True
     while waiting:
         each()
         # What is not due is left alone: neither the vendor nor the line at its queue is asked more than needed.
-        outcomes: dict[ShardRef, Waiting | Finished] = dict(_not_due(held_up, ports.clock.now()))
+        outcomes: dict[ShardRef, Waiting | Finished] = {**_not_due(held_up, looked=looked, now=ports.clock.now())}
+        looked = ports.clock.now()
         for ref in waiting:
             if ref in outcomes:
                 continue

@@ -869,6 +869,13 @@ def test_a_delivery_is_claimed_at_most_twice_and_so_long_apart(ledger: SqlLedger
     assert ledger.may_deliver("e1", "slack", again_after=AGAIN, now=NOW)
 
 
+def test_a_delivery_of_a_clock_that_has_been_put_back_since_is_claimed_once_more(ledger: SqlLedger, run: str) -> None:
+    ledger.record_event("e1", "late", run, {}, now=NOW)
+    claims = [ledger.may_deliver("e1", "mail", again_after=AGAIN, now=NOW - gap) for gap in (-AGAIN / 2, AGAIN)]
+
+    assert claims == [True, True]
+
+
 def test_a_delivery_under_way_is_told_from_those_that_are_over(ledger: SqlLedger, run: str) -> None:
     ledger.record_event("e1", "late", run, {}, now=NOW)
     assert ledger.delivery_claimed("e1", "mail") is None

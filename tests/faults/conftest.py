@@ -31,6 +31,7 @@ class ByStand(LoadScopeScheduling):
         return file if file.endswith(ONE_STAND) else nodeid
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByStand | None:
     """Take the place of `--dist loadscope`, by which one process would have all crashes."""
     return ByStand(config, log) if config.getvalue("dist") == "loadscope" else None

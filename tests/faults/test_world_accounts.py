@@ -122,3 +122,22 @@ def test_a_lost_create_is_not_declared_absent_by_another_accounts_listing(
 
         assert (stopped.code, before) == (1, 1)
         assert "org-other" in stopped.answer["message"]
+
+
+@both_vendors
+def test_a_key_of_another_account_finds_no_batch_and_pays_for_none_and_the_right_key_ends_the_night(
+    cell: Cell, put_up: PutUp, vendor: str
+) -> None:
+    """There the batch is not found however often one looks: that says nothing about where it was made."""
+    with put_up(vendor, batch_seconds=2) as desk:
+        command = desk.begin_run()
+        desk.wait_until(lambda: desk.ask_ledger("select 1 from nb_attempts where state = 'open'"), command)
+        command.kill()
+        desk.use_key(OTHER_KEY)
+        stopped = [desk.run() for _ in range(2)]
+        before = len(desk.batches)
+        desk.use_key(KEY)
+        desk.check_whole(cell, desk.run(), batches=1)
+
+        assert ([ending.code for ending in stopped], before) == ([1, 1], 1)
+        assert all("org-other" in ending.answer["message"] for ending in stopped)

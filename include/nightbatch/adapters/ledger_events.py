@@ -33,7 +33,10 @@ def may_deliver(
             deliveries.c.channel == channel,
             deliveries.c.claims == 1,
             deliveries.c.delivered_utc.is_(None),
-            deliveries.c.claimed_utc <= now - again_after,
+            # Neither claimed just now nor, by a clock that is a little ahead, in a moment.
+            sa.not_(
+                sa.and_(deliveries.c.claimed_utc > now - again_after, deliveries.c.claimed_utc < now + again_after)
+            ),
         )
         .values(claims=2, claimed_utc=now)
         .returning(deliveries.c.claims)
