@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from nightbatch import cli_status, flow
@@ -17,8 +15,8 @@ from tests.memory_stack import NIGHT, Stack, job_of
 RECORDS = [(f"k{number}", f"text {number}") for number in range(6)]
 
 
-def told(stack: Stack, capsys: pytest.CaptureFixture[str], *, as_json: bool = False) -> str:
-    cli_status.show(stack.ledger, stack.ledger.runs(), now=stack.clock.now(), as_json=as_json)
+def told(stack: Stack, capsys: pytest.CaptureFixture[str]) -> str:
+    cli_status.show(stack.ledger, stack.ledger.runs(), now=stack.clock.now())
     return " ".join(capsys.readouterr().out.split())
 
 
@@ -35,7 +33,7 @@ def test_a_run_that_a_budget_holds_back_says_which_and_until_when(capsys: pytest
     assert f"a budget: {words} at worst. This shard was not sent and its rows are pending." in page
     assert "from 2026-12-01 on" in page
     assert "pending rows go with the job's next run" in page
-    (run,) = json.loads(told(stack, capsys, as_json=True))["runs"]
+    (run,) = cli_status.runs_json(stack.ledger, stack.ledger.runs())["runs"]
     assert [shard["waits_for"][: len(words)] for shard in run["shards"]] == ["", words]
 
 

@@ -52,7 +52,8 @@ def dags_table() -> str:
     jobs, problems = load_jobs(ROOT / "include" / "jobs")
     assert problems == []
     rows = [_dag_row(job, f"include/jobs/{job.name}.yaml") for job in jobs]
-    rows.append(_housekeeping_row())
+    rows.append(_own_row("housekeeping", "the ledger, the staging folder"))
+    rows.append(_own_row("watchdog", "the ledger, the job files"))
     with python_jobs() as found:
         for file in sorted((ROOT / "dags").glob("*.py")):
             before = len(found)
@@ -70,7 +71,9 @@ def python_jobs() -> Iterator[list[Job]]:
     vars(stub).update(build_dag=found.append, build_dags=lambda _: {})
     housekeeping = ModuleType("nightbatch.orchestration.housekeeping")
     vars(housekeeping).update(housekeeping_dag=lambda: None)
-    stubs = {module.__name__: module for module in (stub, housekeeping)}
+    watchdog = ModuleType("nightbatch.orchestration.watchdog")
+    vars(watchdog).update(watchdog_dag=lambda _: None)
+    stubs = {module.__name__: module for module in (stub, housekeeping, watchdog)}
     before = {name: sys.modules[name] for name in stubs if name in sys.modules}
     sys.modules.update(stubs)
     try:
@@ -81,12 +84,12 @@ def python_jobs() -> Iterator[list[Job]]:
         sys.modules.update(before)
 
 
-def _housekeeping_row() -> str:
+def _own_row(name: str, reads: str) -> str:
     """Read the schedule from the source, since the module imports Airflow."""
-    file = "dags/nightbatch_housekeeping.py"
-    [schedule] = re.findall(r'^SCHEDULE = "(.+)"$', page("include/nightbatch/orchestration/housekeeping.py"), re.M)
-    [dag_id] = re.findall(r'"dag_id": "(.+)"', page("include/nightbatch/orchestration/housekeeping.py"))
-    what = f"| `{dag_id}` | the ledger, the staging folder | – | – | `{schedule}` UTC | nothing is sent |"
+    file = f"dags/nightbatch_{name}.py"
+    [schedule] = re.findall(r'^SCHEDULE = "(.+)"$', page(f"include/nightbatch/orchestration/{name}.py"), re.M)
+    [dag_id] = re.findall(r'"dag_id": "(.+)"', page(f"include/nightbatch/orchestration/{name}.py"))
+    what = f"| `{dag_id}` | {reads} | – | – | `{schedule}` UTC | nothing is sent |"
     return f"{what} [{file}]({file}) |"
 
 

@@ -162,7 +162,8 @@ def test_defaults_are_what_the_reference_says() -> None:
     assert (job.owner, job.tags, job.timezone, job.schedule, job.deadline) == ("nightbatch", (), "UTC", None, None)
     assert (job.rounds, job.budget_usd, job.max_dead_share, job.min_rows) == (2, None, 0.05, 0)
     assert job.answer == Answer(text=True)
-    assert job.notify.on == ("at_risk", "late", "failed")
+    assert job.notify.on == ("at_risk", "late", "failed", "missing", "stale")
+    assert (job.start, job.catch_up, job.freshness, job.source.overlap) == (None, "report", None, timedelta(0))
 
 
 def test_a_job_cannot_be_changed_after_it_was_checked() -> None:

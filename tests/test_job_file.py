@@ -265,7 +265,7 @@ BROKEN = {
     ),
     "an unknown occasion": (
         {"x": "notify: {on: [laet]}"},
-        "notify.on.0: 'laet' is none of the known words. Write one of 'at_risk', 'late', 'failed' or 'report'.",
+        "notify.on.0: 'laet' is none of the known words. Write one of 'at_risk', 'late', 'failed', 'missing', ",
     ),
     "a schema for vectors": (
         {

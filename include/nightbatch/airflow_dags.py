@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from nightbatch.orchestration.dag import build_dags
 from nightbatch.orchestration.housekeeping import housekeeping_dag
+from nightbatch.orchestration.watchdog import watchdog_dag
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG
@@ -23,13 +24,14 @@ __all__ = ["dags_from"]
 
 def dags_from(folder: Path | str, *, housekeeping: bool = True) -> dict[str, DAG]:
     """
-    Give a Dag for every job file of a folder, and the one that tidies up after all of them.
+    Give a Dag for every job file of a folder, the one that tidies up after all of them, and the one that watches.
 
     A job file that is no good becomes a Dag that says so. Where a second Dag file reads another folder, it says
-    `housekeeping=False`: one such Dag looks after the whole ledger.
+    `housekeeping=False`: one Dag tidies up and one watches for the whole ledger. The watchdog knows jobs of other
+    folders from their first run on.
     """
     dags = build_dags(Path(folder))
     if housekeeping:
-        tidies = housekeeping_dag()
-        dags.setdefault(tidies.dag_id, tidies)
+        for dag in (housekeeping_dag(), watchdog_dag(Path(folder))):
+            dags.setdefault(dag.dag_id, dag)
     return dags

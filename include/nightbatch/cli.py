@@ -33,7 +33,9 @@ from nightbatch.cli_init import init
 from nightbatch.cli_orphans import orphans
 from nightbatch.cli_release import release
 from nightbatch.cli_retry import retry, run_to_the_end
+from nightbatch.cli_skip import skip
 from nightbatch.cli_tidy import tidy
+from nightbatch.cli_watch import status
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -127,24 +129,8 @@ def run(  # noqa: PLR0913 - one argument for each option
         run_to_the_end(ports, loaded, window, options, as_json=as_json)
 
 
-@app.command()
-def status(
-    job: Annotated[str | None, typer.Argument(help="Only this job.")] = None,
-    last: Annotated[int, typer.Option("--last", min=1, help="How many runs.")] = 10,
-    as_json: Json = False,
-) -> None:
-    """Say what is waiting, on whom, since when, and what happens next."""
-    with errors_told(as_json=as_json):
-        from nightbatch import cli_status as status_of
-
-        ledger = ledger_of_environment()
-        if job is not None and not ledger.runs(job=job, limit=1):
-            status_of.never_ran(job, sorted({run.job for run in ledger.runs(limit=1_000)}), as_json=as_json)
-            return
-        status_of.show(ledger, ledger.runs(job=job, limit=last), now=datetime.now(UTC), as_json=as_json)
-
-
 app.command()(init)
+app.command()(status)
 app.command()(retry)
 app.command()(cancel)
 
@@ -162,6 +148,7 @@ def migrate(
 
 
 app.command()(release)
+app.command()(skip)
 app.command()(costs)
 app.command()(tidy)
 app.command()(orphans)

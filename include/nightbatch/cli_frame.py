@@ -20,9 +20,12 @@ from nightbatch.job import Job
 if TYPE_CHECKING:
     from nightbatch.housekeeping import House
     from nightbatch.ports import Ledger, Ports, Run
+    from nightbatch.watchdog import Watch
 
 EXIT_FAILED, EXIT_INVALID, EXIT_UNEXPECTED, EXIT_TRY_AGAIN, EXIT_STOPPED = 1, 2, 70, 75, 130
 """The run failed or is incomplete; the configuration is wrong; a bug; try again later (EX_TEMPFAIL); Ctrl-C."""
+EXIT_MISSING = 3
+"""A window has no run, or answers in use are too old; only where it is asked for."""
 
 STOPPED = "Batches that were sent go on at the vendor; run the same command again to collect them."
 
@@ -75,7 +78,8 @@ def ports_of(job: Job) -> Ports:
     return open_ports(job, settings_from(os.environ), from_environment(os.environ))
 
 
-def _instant(text: str) -> datetime:
+def instant(text: str) -> datetime:
+    """Read a time of a command; UTC without a zone."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -96,8 +100,8 @@ def day_of(text: str | None, option: str) -> date | None:
 def window_of(start: str | None, end: str | None, *, now: datetime) -> Window:
     """Give the window that a command names; without one, yesterday in UTC."""
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    first = _instant(start) if start else (_instant(end) if end else midnight) - timedelta(days=1)
-    last = _instant(end) if end else first + timedelta(days=1)
+    first = instant(start) if start else (instant(end) if end else midnight) - timedelta(days=1)
+    last = instant(end) if end else first + timedelta(days=1)
     try:
         return Window(first, last)
     except ValueError as error:
@@ -119,6 +123,15 @@ def house_of_environment() -> House:
     from nightbatch.housekeeping import open_house
 
     return open_house(settings_from(os.environ), from_environment(os.environ))
+
+
+def watch_of_environment() -> Watch:
+    """Open what the watchdog looks after, as the environment says."""
+    from nightbatch.adapters.connections import from_environment
+    from nightbatch.adapters.registry import settings_from
+    from nightbatch.watchdog import open_watch
+
+    return open_watch(settings_from(os.environ), from_environment(os.environ))
 
 
 def run_named(ledger: Ledger, name: str) -> Run:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from nightbatch.cli_show import console, count, note, print_json, usd
+from nightbatch.cli_show import console, count, note, usd
 from nightbatch.core.shard import ShardState
 from nightbatch.core.verdict import Reason
 
@@ -19,20 +19,19 @@ if TYPE_CHECKING:
     from nightbatch.ports import Ledger, Run, Shard
 
 
-def never_ran(job: str, known: Sequence[str], *, as_json: bool) -> None:
+def never_ran(job: str, known: Sequence[str]) -> None:
     """Say that a job has no runs, and which have."""
-    if as_json:
-        print_json({"runs": []})
-        return
     others = f"Jobs with runs: {', '.join(known)}." if known else "No job has."
     note(f"no run of a job {job} in this ledger. {others}")
 
 
-def show(ledger: Ledger, runs: Sequence[Run], *, now: datetime, as_json: bool) -> None:
+def runs_json(ledger: Ledger, runs: Sequence[Run]) -> dict[str, Any]:
+    """Give the runs for machines."""
+    return {"runs": [_run_json(ledger, run) for run in runs]}
+
+
+def show(ledger: Ledger, runs: Sequence[Run], *, now: datetime) -> None:
     """Show runs, and for each that is not settled what it waits for."""
-    if as_json:
-        print_json({"runs": [_run_json(ledger, run) for run in runs]})
-        return
     if not runs:
         note("no runs in this ledger yet; start one with `nightbatch run JOB`")
         return

@@ -108,7 +108,8 @@ def prepare(
         _release(ports, past, options.release)
     if past.forced_away and give_up(ports, past.forced_away):
         _close(ports, past.forced_away)
-    run = ports.ledger.open_run(job.name, window, now=ports.clock.now(), force=past.wants_new_plan)
+    overlap = job.source.overlap
+    run = ports.ledger.open_run(job.name, window, now=ports.clock.now(), force=past.wants_new_plan, overlap=overlap)
     past.check_enough(run)
     check_staging(run)
     with about(job=job.name, run=run.run):

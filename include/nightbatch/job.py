@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Annotated
+from datetime import UTC, datetime, time, timedelta
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
@@ -22,7 +23,7 @@ from .job_ends import (
     pick_source,
 )
 from .job_parts import Answer, CanarySpec, DeadlineSpec, ModelChoice, Notify, Part, Prompt, ShardSpec, Text, Usd
-from .job_values import Cron, Duration, Zone, raise_faults
+from .job_values import Cron, Day, Duration, Zone, raise_faults
 
 __all__ = [
     "Answer",
@@ -72,6 +73,12 @@ class Job(Part):
     """When a run starts, as a cron line in the job's time zone; absent for runs by hand only. It also cuts the windows."""  # noqa: E501 - one sentence is one line in docs/job-file.md
     timezone: Zone = "UTC"
     """The zone of `schedule` and `deadline.at`, and of the days and months of budgets."""
+    start: Day | None = None
+    """The first day, in the job's time zone, whose windows must have a run; by default the window of the job's first run."""  # noqa: E501 - one sentence is one line in docs/job-file.md
+    catch_up: Literal["report", "run"] = "report"
+    """What becomes of windows whose time went by without a run (Dag paused, scheduler down): `report` tells people, with the command that runs them; `run` runs them, from `start` on."""  # noqa: E501 - one sentence is one line in docs/job-file.md
+    freshness: Annotated[Duration, Field(gt=timedelta(0))] | None = None
+    """How old the oldest answer in use may be before people are told, like `36h`; absent: nobody is told."""
     deadline: DeadlineSpec | None = None
     """When answers stop being useful."""
     warn_before: Duration = timedelta(0)
@@ -129,6 +136,13 @@ class Job(Part):
         if self.source.deferrable is not None:
             used |= Deferrable(self.source.deferrable).columns
         return (self.source.key, *sorted(used - {self.source.key}))
+
+    @property
+    def start_utc(self) -> datetime | None:
+        """Give the instant from which on windows must have a run, where the job says it."""
+        if self.start is None:
+            return None
+        return datetime.combine(self.start, time(), ZoneInfo(self.timezone)).astimezone(UTC)
 
     def deadline_rule(self) -> DeadlineRule | None:
         """Give the deadline as `core` reckons with it; None where the job has none."""

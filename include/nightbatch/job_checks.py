@@ -33,6 +33,7 @@ def cross_problems(job: Job) -> Iterator[Found]:
     yield from _sink_problems(job)
     yield from _model_problems(job)
     yield from _deadline_problems(job)
+    yield from _catch_up_problems(job)
     if job.prompt.embed is not None and job.answer.json_schema is not None:
         yield ("answer", "schema"), "an embedding is a vector and fits no schema", "Remove the schema, or ask with user"
 
@@ -93,6 +94,17 @@ def _cap_problems(job: Job, at: int, endpoint: Endpoint) -> Iterator[Found]:
         yield place, f"{job.budget_keys[0]} cannot be kept without a cap on output tokens", remedy
     elif endpoint is Endpoint.MESSAGES:
         yield place, "this endpoint takes no request without a cap on output tokens", remedy
+
+
+def _catch_up_problems(job: Job) -> Iterator[Found]:
+    if job.catch_up == "run" and job.schedule is None:
+        yield ("catch_up",), "there is no schedule whose windows could be run", "Set schedule, or remove catch_up"
+    elif job.catch_up == "run" and job.start is None:
+        yield (
+            ("catch_up",),
+            "without a first day it would run, and pay for, every window of the past",
+            "Set start to the first day that you want answers for, like start: 2026-11-21",
+        )
 
 
 def _deadline_problems(job: Job) -> Iterator[Found]:

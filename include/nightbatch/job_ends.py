@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from .core.template import BadTemplateError, Deferrable
 from .job_parts import ColumnName, Part, Text
-from .job_values import TableName, Uri, Zone, fault, raise_faults
+from .job_values import Duration, TableName, Uri, Zone, fault, raise_faults
 
 
 class SourceSpec(Part):
@@ -22,6 +23,22 @@ class SourceSpec(Part):
     """An expression over the record (Jinja2, like `priority != "urgent"`); records for which it is false are left out and counted."""  # noqa: E501 - one sentence is one line in docs/job-file.md
     timezone: Zone | None = None
     """The zone of times in the data that carry none."""
+    overlap: Duration = timedelta(0)
+    """Read the window from so much earlier on, like `2h`, for records that arrive late; those that were asked before are not sent again."""  # noqa: E501 - one sentence is one line in docs/job-file.md
+
+    @property
+    def reads_all(self) -> bool:
+        """Say whether every run reads all records, whatever its window."""
+        return False
+
+    @model_validator(mode="after")
+    def _overlap_means_something(self) -> SourceSpec:
+        if self.overlap % timedelta(seconds=1):
+            raise_faults("source", [(("overlap",), "it has a fraction of a second", "Write whole seconds, like 2h")])
+        if self.overlap and self.reads_all:
+            remedy = "Remove overlap"
+            raise_faults("source", [(("overlap",), "every run reads all records anyway", remedy)])
+        return self
 
     @field_validator("deferrable")
     @classmethod
@@ -47,6 +64,19 @@ class FileSourceSpec(SourceSpec):
     connection: Text | None = None
     """The connection with the credentials; absent for local files or the machine's own credentials."""
 
+    @property
+    def reads_all(self) -> bool:
+        """Say whether every run reads all files, with all that is in them."""
+        return self.time_column is None and "{{" not in self.files
+
+    @model_validator(mode="after")
+    def _overlap_names_the_files(self) -> FileSourceSpec:
+        if self.overlap and "{{" in self.files:
+            problem = "the window's files are named by its start, which an overlap would move"
+            remedy = "Name all files with a glob, and say time_column; or remove overlap"
+            raise_faults("source", [(("overlap",), problem, remedy)])
+        return self
+
 
 class QuerySourceSpec(SourceSpec):
     """Records from a database."""
@@ -57,6 +87,11 @@ class QuerySourceSpec(SourceSpec):
     """The connection of the database."""
     whole_table: bool = False
     """Read the same records whatever the window; without it the query must use both window parameters."""
+
+    @property
+    def reads_all(self) -> bool:
+        """Say whether every run reads the whole table."""
+        return self.whole_table
 
     @model_validator(mode="after")
     def _is_about_a_window(self) -> QuerySourceSpec:
@@ -85,6 +120,11 @@ class FrameSourceSpec(SourceSpec):
     """Take only records whose time in this column is inside the window."""
     frame_name: Text = "frame"
     """What to call it in messages."""
+
+    @property
+    def reads_all(self) -> bool:
+        """Say whether every run reads the whole frame."""
+        return self.time_column is None
 
 
 class TableSinkSpec(Part):

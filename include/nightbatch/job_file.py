@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,15 @@ def load_job(path: Path | str) -> Job:
     if job is None or problems:
         raise JobInvalid(str(path), sorted(problems, key=lambda problem: problem.line or 0))
     return job
+
+
+def name_in(path: Path) -> str:
+    """Give the name that a job file says, also one that is no YAML any more; empty where none can be read."""
+    try:
+        found = re.search(r"^name:[ \t]*[\"']?(\w+)", path.read_text(encoding="utf-8-sig"), re.MULTILINE)
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return found[1] if found else ""
 
 
 def job_from(values: Mapping[str, Any], *, file: str = "job") -> Job:

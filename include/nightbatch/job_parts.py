@@ -220,7 +220,7 @@ class CanarySpec(Part):
 
 
 MailAddress = Annotated[str, StringConstraints(pattern=r"^[^@\s,;<>\"]+@[^@\s,;<>\"]+$", max_length=254)]
-Occasion = Literal["at_risk", "late", "failed", "report"]
+Occasion = Literal["at_risk", "late", "failed", "missing", "stale", "report"]
 
 
 def _as_list(value: Any) -> Any:
@@ -236,8 +236,14 @@ class Notify(Part):
     """The connection of the mail server."""
     slack_connection: Text | None = None
     """The connection of a Slack webhook."""
-    on: Annotated[tuple[Occasion, ...], BeforeValidator(_as_list)] = ("at_risk", "late", "failed")
-    """What to tell of: the deadline is at risk, was missed, the run failed or is incomplete, or all went well."""
+    on: Annotated[tuple[Occasion, ...], BeforeValidator(_as_list)] = (
+        "at_risk",
+        "late",
+        "failed",
+        "missing",
+        "stale",
+    )
+    """What to tell of: the deadline is at risk, was missed, the run failed or is incomplete, a window has no run, answers are older than `freshness`, or all went well."""  # noqa: E501 - one sentence is one line in docs/job-file.md
 
 
 Usd = Annotated[Decimal, Field(gt=0, allow_inf_nan=False)]

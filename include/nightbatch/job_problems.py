@@ -203,6 +203,7 @@ _WANTED = {
     "dict": ("a mapping of keys", "Write its keys below it, indented"),
     "model": ("a mapping of keys", "Write its keys below it, indented"),
     "time_delta": ("a span of time", "Write a whole number with a unit, like 90s, 15m, 6h or 30d"),
+    "date": ("a day", "Write it like 2026-11-21"),
     "time": ("a time of day", 'Write it in quotes, like "07:00"'),
 }
 _PATTERNS = {

@@ -6,7 +6,7 @@ import difflib
 import re
 import zoneinfo
 from collections.abc import Iterable
-from datetime import time, timedelta
+from datetime import date, time, timedelta
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
@@ -113,6 +113,17 @@ def _zone(name: str) -> str:
 
 Zone = Annotated[str, AfterValidator(_zone)]
 """The IANA name of a time zone."""
+
+
+def _day(value: Any) -> Any:
+    try:
+        return date.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        raise fault(f"{value!r} is no day", "Write it like 2026-11-21") from None
+
+
+Day = Annotated[date, BeforeValidator(_day)]
+"""A day, `2026-11-21`."""
 
 
 def _cron(line: str) -> str:

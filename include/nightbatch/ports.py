@@ -14,6 +14,7 @@ import pyarrow as pa
 from .core.batch import BatchState
 from .core.budget import Budget
 from .core.experience import Experience, PastEstimate
+from .core.gaps import RunSpan
 from .core.ids import Label, ShardRef
 from .core.money import Cost, Price, Usage
 from .core.proof import Link
@@ -48,6 +49,8 @@ class Settings:
     """How long a shard that found the queue full waits before it asks again."""
     tell_again_s: float = 120.0
     """How long a message may be on its way before its sender is taken for dead, and it is sent once more."""
+    missing_after_s: float = 3600.0
+    """How long after its tick a window may be without a run before it is called missing."""
     ui_base_url: str = ""
     """Where the Airflow UI is, for links in messages."""
 
@@ -385,7 +388,19 @@ class Prices(Protocol):
 
 
 MessageKind = Literal[
-    "at_risk", "late", "overdue", "failed", "incomplete", "canary", "cancelled", "paid_twice", "report"
+    "at_risk",
+    "late",
+    "overdue",
+    "failed",
+    "incomplete",
+    "canary",
+    "cancelled",
+    "paid_twice",
+    "missing",
+    "missing_over",
+    "stale",
+    "stale_over",
+    "report",
 ]
 """What people can be told of; each has an entry in docs/runbook.md."""
 
@@ -642,6 +657,16 @@ class QueuedShard:
     """What it was told then: who is ahead, and how full the queue is."""
 
 
+@dataclass(frozen=True)
+class Event:
+    """What was written down before anybody was told of it."""
+
+    event_id: str
+    kind: str
+    payload: Mapping[str, Any]
+    recorded_utc: datetime
+
+
 class Ledger(Protocol):
     """
     The small, transactional truth. Each method is one transaction; times come from the caller.
@@ -653,13 +678,15 @@ class Ledger(Protocol):
     """A UUID in hex, made with the tables."""
 
     # runs
-    def open_run(self, job: str, window: Window, *, now: datetime, force: bool = False) -> Run:
+    def open_run(
+        self, job: str, window: Window, *, now: datetime, force: bool = False, overlap: timedelta = timedelta(0)
+    ) -> Run:
         """
         Give the run of this job and window, and hold the window for it.
 
         No run yet: generation 1. The latest is `open`, `complete` or `failed`: that one again. It is `incomplete`, or
         `force`: a new generation (an open one is never forced away). Raises RunOverlaps where another window's
-        open run overlaps this one.
+        open run overlaps this one, or the `overlap` that this one reads before it, or reads this one in its own.
         """
 
     def run(self, run: str) -> Run:
@@ -932,6 +959,16 @@ class Ledger(Protocol):
 
     def deliveries(self, run: str) -> list[tuple[str, str, str]]:
         """List (event id, kind, channel) of what was delivered about a run."""
+
+    def events(self, about: str) -> list[Event]:
+        """List what was recorded with this name in the place of the run, in order."""
+
+    # the watchdog
+    def jobs(self) -> list[str]:
+        """List the jobs that have a run, sorted."""
+
+    def spans(self, job: str) -> list[RunSpan]:
+        """List the windows of a job's runs, and what became of them, oldest start first."""
 
 
 # --- all of them ----------------------------------------------------------------------------------------------

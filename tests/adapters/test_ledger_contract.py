@@ -32,13 +32,14 @@ from nightbatch.adapters.ledger_runs import STATES
 from nightbatch.adapters.ledger_sql import SqlLedger
 from nightbatch.core.batch import BatchStatus
 from nightbatch.core.budget import Budget, BudgetKind
+from nightbatch.core.gaps import RunSpan
 from nightbatch.core.ids import ShardRef
 from nightbatch.core.money import Cost, Usage
 from nightbatch.core.proof import Link
 from nightbatch.core.shard import ShardPlan, ShardState
 from nightbatch.core.window import Window
 from nightbatch.errors import BudgetExceeded, BudgetTaken, MustWait, RunIncomplete, RunOverlaps, StaleAttempt
-from nightbatch.ports import Attempt, Gate, Intent, Ledger, PendingFile, RoundPlan, Run, Shard
+from nightbatch.ports import Attempt, Event, Gate, Intent, Ledger, PendingFile, RoundPlan, Run, Shard
 
 pytest_plugins = ["tests.servers"]
 
@@ -1135,3 +1136,61 @@ def test_the_proof_of_a_run_comes_back_in_order_and_the_last_one_counts(ledger: 
 
     assert ledger.proof(run) == second
     assert ledger.run(run).state == "complete"
+
+
+# --- what the watchdog asks -----------------------------------------------------------------------------------
+
+
+def test_a_job_s_windows_say_what_became_of_them(ledger: SqlLedger) -> None:
+    """Newer generations and other jobs beside them; a first look is told from a whole run."""
+    complete = sealed_run(ledger, window=night(0))
+    first_look = ledger.open_run("job", night(1), now=LATER)
+    plan = round_plan(first_look.run)
+    ledger.seal(replace(plan, facts={**plan.facts, "limit": 5}), now=LATER)
+    unplanned = ledger.open_run("job", night(2), now=LATER)
+    sealed_run(ledger, job="other", window=night(3))
+    ledger.settle(complete.run, state="complete", books={}, now=LATER)
+    ledger.settle(unplanned.run, state="failed", books={}, now=LATER)
+
+    assert ledger.jobs() == ["job", "other"]
+    assert ledger.spans("job") == [
+        RunSpan(night(0), "complete", NOW, is_whole=True, is_answered=True),
+        RunSpan(night(1), "open", LATER, is_whole=False),
+        RunSpan(night(2), "failed", LATER, is_whole=True),
+    ]
+    assert ledger.spans("nobody") == []
+
+
+def test_an_incomplete_run_is_answered_once_the_runs_that_took_its_rows_are(ledger: SqlLedger) -> None:
+    """Also where one of these left some of them again."""
+
+    def leave(number: int, *, takes: str = "") -> str:
+        run = ledger.open_run("job", night(number), now=NOW + timedelta(hours=number))
+        ledger.seal(round_plan(run.run), pending=[PendingFile(takes, "p", 1)] if takes else (), now=NOW)
+        ledger.seal(RoundPlan(run.run, 1, (), {}), leaves=PendingFile(run.run, "p", 1), now=NOW)
+        ledger.settle(run.run, state="incomplete", books={}, now=NOW)
+        return run.run
+
+    def answered() -> list[bool]:
+        return [span.is_answered for span in ledger.spans("job")]
+
+    second = leave(1, takes=leave(0))
+    assert answered() == [False, False]
+
+    last = ledger.open_run("job", night(2), now=NOW + timedelta(hours=2))
+    ledger.seal(round_plan(last.run), pending=[PendingFile(second, "p", 1)], now=NOW)
+    assert answered() == [False, False, False]
+    ledger.settle(last.run, state="complete", books={}, now=NOW)
+
+    assert answered() == [True, True, True]
+
+
+def test_events_are_found_by_what_they_are_about(ledger: SqlLedger) -> None:
+    ledger.record_event("b", "missing", "watchdog", {"n": 1}, now=NOW)
+    ledger.record_event("a", "missing_over", "watchdog", {"n": 2}, now=LATER)
+    ledger.record_event("c", "skipped", "job", {}, now=NOW)
+
+    assert ledger.events("watchdog") == [
+        Event("b", "missing", {"n": 1}, NOW),
+        Event("a", "missing_over", {"n": 2}, LATER),
+    ]

@@ -56,7 +56,13 @@ def bag(airflow: None) -> DagBag:
 def test_every_dag_imports_without_a_connection(bag: DagBag) -> None:
     assert not [name for name in os.environ if name.startswith("AIRFLOW_CONN_")]
     assert bag.import_errors == {}
-    assert {"review_sentiment", "review_topics", "review_urgency", "nightbatch_housekeeping"} <= set(bag.dags)
+    assert {
+        "review_sentiment",
+        "review_topics",
+        "review_urgency",
+        "nightbatch_housekeeping",
+        "nightbatch_watchdog",
+    } <= set(bag.dags)
 
 
 def test_every_dag_survives_being_written_to_airflows_database(bag: DagBag) -> None:
@@ -110,7 +116,8 @@ def test_parsing_touches_no_network_and_no_database_and_imports_nothing_that_onl
 
 def test_every_task_is_tried_again_and_no_default_of_airflow_makes_it_wait_minutes(bag: DagBag) -> None:
     assert RETRIES["retries"] >= 3
-    for dag_id in ("review_sentiment", "review_topics", "review_urgency", "nightbatch_housekeeping"):
+    ours = ("review_sentiment", "review_topics", "review_urgency", "nightbatch_housekeeping", "nightbatch_watchdog")
+    for dag_id in ours:
         for task in bag.dags[dag_id].tasks:
             assert task.retries >= 3, task.task_id
             assert task.retry_delay.total_seconds() <= 30, task.task_id
@@ -192,6 +199,10 @@ def test_airflow_finds_one_plugin_where_the_package_is_installed_and_the_folder_
 def test_two_lines_give_all_dags_of_a_folder_and_the_one_that_tidies_up(tmp_path: Path) -> None:
     (tmp_path / "good.yaml").write_text((JOBS / "review_sentiment.yaml").read_text().replace("_file:", "_no:"))
 
-    assert set(dags_from(tmp_path)) == {"good__invalid", "nightbatch_housekeeping"}
+    assert set(dags_from(tmp_path)) == {
+        "good__invalid",
+        "nightbatch_housekeeping",
+        "nightbatch_watchdog",
+    }
     assert set(dags_from(tmp_path, housekeeping=False)) == {"good__invalid"}
     assert set(dags_from(JOBS, housekeeping=False)) == {"review_sentiment", "review_topics"}

@@ -59,6 +59,15 @@ def test_an_event_is_written_down_and_claimed_before_it_is_sent() -> None:
     assert stack.ledger.deliveries(run) == [(f"{run}:late", "late", "memory")]
 
 
+def test_the_report_says_how_old_the_oldest_answer_in_use_is() -> None:
+    stack = Stack([("k1", "text")])
+
+    flow.run(stack.ports(), job_of(notify=LOUD), NIGHT)
+
+    (message,) = stack.notifier.messages
+    assert dict(message.facts)["Oldest answer in use"].endswith("(all windows up to 2026-11-21 00:00 UTC are answered)")
+
+
 def test_nobody_hears_a_thing_twice() -> None:
     stack = stack_of(1)
     run = run_of(stack)

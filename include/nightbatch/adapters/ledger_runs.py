@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, get_type_hints
 
 import sqlalchemy as sa
@@ -28,7 +28,15 @@ _MAY_BE_TAKEN = (ShardState.COLLECTED, ShardState.LOADED, ShardState.HELD)
 """Shards that will not be sent, or answered, any more: what a later round sends again cannot come back here."""
 
 
-def open_run(connection: sa.Connection, job: str, window: Window, *, now: datetime, force: bool) -> Run:
+def open_run(
+    connection: sa.Connection,
+    job: str,
+    window: Window,
+    *,
+    now: datetime,
+    force: bool,
+    overlap: timedelta = timedelta(0),
+) -> Run:
     """Give the run that holds the window, new or as it was; see the port."""
     if window.start.microsecond or window.end.microsecond:
         # Run names have seconds, so two such windows would be taken for one.
@@ -36,7 +44,7 @@ def open_run(connection: sa.Connection, job: str, window: Window, *, now: dateti
     insert_absent(connection, jobs, job=job)
     # From here on this is the only process that opens a run of the job.
     connection.execute(sa.select(jobs).where(jobs.c.job == job).with_for_update(key_share=True)).one()
-    _refuse_overlap(connection, job, window)
+    _refuse_overlap(connection, job, window, overlap)
     same = sa.and_(runs.c.job == job, runs.c.window_start_utc == window.start, runs.c.window_end_utc == window.end)
     # Locked, so that a `begin` under way in the old generation is over before there is a new one.
     statement = sa.select(runs).where(same).order_by(runs.c.generation.desc()).limit(1)
@@ -60,12 +68,13 @@ def open_sealed(connection: sa.Connection, plan: RoundPlan, *, job: str, window:
     return seal(connection, plan, takes=(), claims=(), leaves=None, now=now)
 
 
-def _refuse_overlap(connection: sa.Connection, job: str, window: Window) -> None:
+def _refuse_overlap(connection: sa.Connection, job: str, window: Window, overlap: timedelta) -> None:
     others = sa.select(runs.c.run, runs.c.started_utc).where(
         runs.c.job == job,
         runs.c.state == "open",
-        runs.c.window_start_utc < window.end,
-        runs.c.window_end_utc > window.start,
+        # What either reads before its own window may be in flight in the other.
+        runs.c.window_start_utc < window.end + overlap,
+        runs.c.window_end_utc > window.start - overlap,
         sa.or_(runs.c.window_start_utc != window.start, runs.c.window_end_utc != window.end),
     )
     other = connection.execute(others.order_by(runs.c.started_utc, runs.c.run)).first()

@@ -29,6 +29,7 @@ from nightbatch.adapters.ledger_engine import Database
 from nightbatch.adapters.ledger_full import Queueing
 from nightbatch.adapters.ledger_tables import meta
 from nightbatch.adapters.ledger_tidy import Tidying
+from nightbatch.adapters.ledger_watch import Watching
 from nightbatch.core.batch import BatchState
 from nightbatch.core.experience import Experience, PastEstimate
 from nightbatch.core.ids import ShardRef
@@ -39,7 +40,7 @@ from nightbatch.errors import MustWait
 from nightbatch.ports import Attempt, CostLine, Gate, Intent, PendingFile, RoundPlan, Run, Shard
 
 
-class SqlLedger(Queueing, Tidying):
+class SqlLedger(Queueing, Tidying, Watching):
     """
     The ledger of the port, over SQL. Open it with `open` or `open_or_migrate`; it may be shared by threads.
 
@@ -83,10 +84,12 @@ class SqlLedger(Queueing, Tidying):
         self._database.close()
 
     # runs
-    def open_run(self, job: str, window: Window, *, now: datetime, force: bool = False) -> Run:
+    def open_run(
+        self, job: str, window: Window, *, now: datetime, force: bool = False, overlap: timedelta = timedelta(0)
+    ) -> Run:
         """Give the run of this job and window, and hold the window for it."""
         with self._database.write() as connection:
-            return ledger_runs.open_run(connection, job, window, now=now, force=force)
+            return ledger_runs.open_run(connection, job, window, now=now, force=force, overlap=overlap)
 
     def run(self, run: str) -> Run:
         """Give a run by name. Raises LookupError."""

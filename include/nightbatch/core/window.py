@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 _KEY_FORMAT = "%Y%m%dT%H%M%SZ"
 
@@ -35,6 +35,10 @@ class Window:
         """Read what `key` wrote."""
         start, end = (datetime.strptime(part, _KEY_FORMAT).replace(tzinfo=UTC) for part in key.split("-"))
         return cls(start, end)
+
+    def earlier_by(self, span: timedelta) -> Window:
+        """Give the window that starts so much earlier and ends at the same instant."""
+        return Window(self.start - span, self.end)
 
     def overlaps(self, other: Window) -> bool:
         """Say whether any instant belongs to both."""

@@ -39,8 +39,9 @@ def build_dag(job: Job, **overrides: Any) -> DAG:
         "dag_id": job.name,
         "description": job.description,
         "schedule": CronDataIntervalTimetable(job.schedule, timezone=job.timezone) if job.schedule else None,
-        "start_date": FIRST_NIGHT,
-        "catchup": False,
+        # A backfill by hand may reach back before `start`; Airflow itself must not.
+        "start_date": (job.start_utc if job.catch_up == "run" else None) or FIRST_NIGHT,
+        "catchup": job.catch_up == "run",
         "max_active_runs": 4,
         "default_args": {"owner": job.owner, **RETRIES},
         "tags": ["nightbatch", *job.tags],

@@ -19,6 +19,7 @@ from .budgets import SHARES, sharing
 from .canary import wants_canary
 from .estimate import Estimate, NoStore, estimate
 from .lanes import packing_lane
+from .overlap import dead_before
 from .pull import Question, Tally, pull, pull_pending
 from .render import render
 from .resume import Past, pending_for
@@ -93,7 +94,7 @@ def _seal(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch:
         first_rows=job.canary.rows if job.canary and wants_canary(ports.ledger, job, goes_on_from) else None,
     )
     with seen() as memory:
-        _learn(ports, job, memory, options)
+        _learn(ports, job, run.window, memory, options)
         window = None if goes_on_from else run.window
         questions = _questions(ports, job, window, options.limit, pending, tally, watch)
         packed = packing.pack(questions, filler, ports.store, folder, seen=memory, tally=tally)
@@ -119,9 +120,11 @@ def _seal(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch:
     return ports.ledger.seal(plan, pending=pending, now=ports.clock.now())
 
 
-def _learn(ports: Ports, job: Job, memory: Seen, options: Options) -> None:
+def _learn(ports: Ports, job: Job, window: Window, memory: Seen, options: Options) -> None:
     for rows in ports.sink(job).known():
         memory.learn(rows, asks_anew=options.refresh)
+    if not options.refresh:
+        memory.learn_dead(dead_before(ports, job, window))
 
 
 def _questions(
@@ -162,7 +165,7 @@ def look_ahead(ports: Ports, job: Job, window: Window, options: Options | None =
         first_rows=job.canary.rows if job.canary else None,
     )
     with seen() as memory:
-        _learn(ports, job, memory, options)
+        _learn(ports, job, window, memory, options)
         pending = pending_for(ports.ledger, run, limit=options.limit)
         questions = _questions(ports, job, window, options.limit, pending, tally, lambda _: None)
         packed = packing.pack(questions, filler, dry.store, "dry-run", seen=memory, tally=tally)

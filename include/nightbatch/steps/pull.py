@@ -65,10 +65,11 @@ def pull(source: Source, job: Job, window: Window, tally: Tally, *, limit: int |
     """
     Stream the records of a window that can wait; memory is one chunk.
 
-    Keys come first in each row and are text. `limit` bounds the records read, for a first look.
+    The job's `overlap` is read with it, again, for records that came late. Keys come first in each row and are text.
+    `limit` bounds the records read, for a first look.
     """
     deferrable = Deferrable(job.source.deferrable) if job.source.deferrable else None
-    for chunk in source.read(window):
+    for chunk in source.read(window.earlier_by(job.source.overlap)):
         rows = chunk.rows if limit is None else chunk.rows[: limit - tally.pulled]
         tally.pulled += len(rows)
         yield _keep(Chunk(chunk.columns, rows), job.source.key, deferrable, tally)

@@ -6,12 +6,14 @@ from nightbatch.core.proof import told
 from nightbatch.job import Job
 from nightbatch.ports import Message, Ports, Run
 
+from .absence import fresh_words, standing_of
 from .figures import book_facts, history_of, moment, rows_of, usd
 from .settle import Books
 
 
 def report(ports: Ports, job: Job, run: Run, books: Books, *, link: str = "") -> Message:
     """Report a complete run."""
+    oldest = fresh_words(standing_of(ports.ledger, job), ports.clock.now())
     proof = f"{told(ports.ledger.proof(run.run))} (`nightbatch audit {run.run}`)"
     return Message(
         event_id=f"{run.run}:report",
@@ -25,7 +27,13 @@ def report(ports: Ports, job: Job, run: Run, books: Books, *, link: str = "") ->
         to_do="Nothing. Dead letters, where there are any, can be sent again; the command shows them and asks first.",
         commands=(f"nightbatch retry {run.run}",) if books.letters else (f"nightbatch status {run.job}",),
         if_nobody="Nothing. Dead letters stay where they are.",
-        facts=(("Window", str(run.window)), ("Run", run.run), *book_facts(books), ("Proof", proof)),
+        facts=(
+            ("Window", str(run.window)),
+            ("Run", run.run),
+            *book_facts(books),
+            ("Oldest answer in use", oldest),
+            ("Proof", proof),
+        ),
         link=link or ports.settings.ui_base_url,
         history=history_of(ports.ledger, job),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -14,17 +14,18 @@ from nightbatch.errors import StorageUnavailable
 
 class Seen:
     """
-    Three sets too large for memory: the sink's answers, keys of this run, fingerprints of this run.
+    Sets too large for memory: the sink's answers, dead letters of an overlap, keys and fingerprints of this run.
 
     An SQLite file of its own, thrown away after the run; its cache is bounded at 32 MB.
     """
 
     def __init__(self, database: sqlite3.Connection) -> None:
-        self._db = database
+        self._db, self._has_dead = database, False
         self._db.executescript(
             """
             PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-32768;
             CREATE TABLE known (key TEXT PRIMARY KEY, fingerprint TEXT, window_end REAL) WITHOUT ROWID;
+            CREATE TABLE dead (key TEXT, fingerprint TEXT, PRIMARY KEY (key, fingerprint)) WITHOUT ROWID;
             CREATE TABLE keys (key TEXT PRIMARY KEY) WITHOUT ROWID;
             CREATE TABLE prints (fingerprint TEXT PRIMARY KEY, key TEXT) WITHOUT ROWID;
             """
@@ -41,10 +42,17 @@ class Seen:
             ((key, None if asks_anew else print_, end.timestamp()) for key, print_, end in rows),
         )
 
+    def learn_dead(self, letters: Iterable[tuple[str, str]]) -> None:
+        """Take in (key, fingerprint) of questions that other runs asked, and whose dead letters stand."""
+        self._has_dead = self._db.executemany("INSERT OR IGNORE INTO dead VALUES (?, ?)", letters).rowcount > 0
+
     def is_unchanged(self, key: str, fingerprint: str) -> bool:
-        """Say whether the sink already holds the answer to exactly this question."""
+        """Say whether the sink already holds the answer to exactly this question, or its dead letter stands."""
         row = self._db.execute("SELECT fingerprint FROM known WHERE key = ?", (key,)).fetchone()
-        return row is not None and row[0] == fingerprint
+        if row is not None and row[0] == fingerprint:
+            return True
+        letter = "SELECT 1 FROM dead WHERE key = ? AND fingerprint = ?"
+        return self._has_dead and self._db.execute(letter, (key, fingerprint)).fetchone() is not None
 
     def is_answered_later(self, key: str, window_end: datetime) -> bool:
         """Say whether the sink's answer for a key is of a window that ends later than this."""

@@ -22,6 +22,10 @@ OCCASIONS: dict[MessageKind, str] = {
     "canary": "failed",
     "cancelled": "failed",
     "paid_twice": "failed",
+    "missing": "missing",
+    "missing_over": "missing",
+    "stale": "stale",
+    "stale_over": "stale",
     "report": "report",
 }
 """Which word of a job's `notify.on` asks for which messages."""

@@ -17,6 +17,10 @@ KINDS: dict[MessageKind, str] = {
     "canary": "Stopped by the canary",
     "cancelled": "Run cancelled",
     "paid_twice": "Paid twice",
+    "missing": "No run",
+    "missing_over": "Runs come again",
+    "stale": "Answers too old",
+    "stale_over": "Answers fresh again",
     "report": "Run report",
 }
 """How each kind of message is announced."""
@@ -29,7 +33,14 @@ FACTS = 40
 
 
 Urgency = Literal["act", "look", "good"]
-URGENCY: dict[MessageKind, Urgency] = {"at_risk": "look", "overdue": "look", "cancelled": "look", "report": "good"}
+URGENCY: dict[MessageKind, Urgency] = {
+    "at_risk": "look",
+    "overdue": "look",
+    "cancelled": "look",
+    "missing_over": "look",
+    "stale_over": "good",
+    "report": "good",
+}
 """How a message looks from afar: a person may have a look, or can go on sleeping; for all others one must act."""
 
 # Control characters, the separators that count as line ends, and the marks that turn the reading direction.
