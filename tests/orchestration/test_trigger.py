@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from airflow.sdk._shared.module_loading import import_string
 
+from nightbatch import __version__
 from nightbatch.adapters.ledger_tables import attempts
 from nightbatch.adapters.providers.openai import OpenAIProvider
 from nightbatch.adapters.registry import open_provider
@@ -246,7 +247,7 @@ def test_waiting_for_a_time_fires_at_that_time(night: Night) -> None:
 
     payload = asyncio.run(fired(ShardTrigger(until=until.isoformat())))
 
-    assert payload == {"reason": "the time has come"}
+    assert payload == {"reason": "the time has come", "triggerer": __version__}
     assert timedelta(0) <= datetime.now(UTC) - until < timedelta(seconds=5)
     assert night.vendor_state()["requests"].keys() <= {"openai other"}
 

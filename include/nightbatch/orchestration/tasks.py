@@ -22,6 +22,7 @@ from nightbatch.steps.outcome import Waiting
 
 from .connections import task_ports
 from .trigger import ShardTrigger
+from .versions import warn_of_triggerer
 from .windows import instant, options_of, window_of
 
 RUN_KEY = "run"
@@ -123,6 +124,7 @@ def _note_look(ports: Ports, ref: ShardRef, event: Mapping[str, str]) -> None:
 
     It waited for hours and wrote nothing; without this, one 404 now would look like the end of a long absence.
     """
+    warn_of_triggerer(event)
     if not event.get("seen_utc"):
         return
     attempt = ports.ledger.shard(ref).current

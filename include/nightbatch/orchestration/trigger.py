@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from nightbatch import __version__
 from nightbatch.adapters.registry import open_provider
 from nightbatch.core.batch import BatchState, BatchStatus, Next, decide
 from nightbatch.errors import NightbatchError, Transient
@@ -16,6 +17,7 @@ from nightbatch.ports import Connections, Settings
 from nightbatch.steps.wait import next_poll
 
 from .connections import airflow_connections
+from .versions import triggerer_problem
 
 FIRST_LOOK_S = 8.0
 """
@@ -34,6 +36,8 @@ class ShardTrigger(BaseTrigger):
     Fires when a batch has ended, or when a time has come.
 
     It decides nothing and writes nothing: whoever wakes up looks again, and notes when this one last saw the batch.
+    The task that made it may be of a version before or after the triggerer's: arguments are only ever added, those that
+    are not known are kept and passed over, and where it cannot watch it fires when the task would look again.
     It never cancels a batch: clearing a task, marking it, or killing the triggerer leaves the vendor alone, so
     `on_kill` is left as it is.
     """
@@ -50,6 +54,8 @@ class ShardTrigger(BaseTrigger):
         poll_to_s: float = 300.0,
         request_timeout_s: float = 60.0,
         about: str = "",
+        version: str = __version__,
+        **newer: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow does not type it
         self.until, self.created = until, created
@@ -57,24 +63,41 @@ class ShardTrigger(BaseTrigger):
         self.poll_from_s, self.poll_to_s, self.request_timeout_s = poll_from_s, poll_to_s, request_timeout_s
         self.about = about
         """Job, run and shard, for the log: `job=reviews run=… shard=r0-s003`."""
+        self.version, self.newer = version, newer
+        """The version of the task that waits, and what only later versions than this one know."""
         self.last_seen: datetime | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Give the path and the arguments to make this trigger again in another triggerer."""
         names = ("until", "provider", "connection", "batch_id", "created", "poll_from_s", "poll_to_s")
-        arguments = {name: getattr(self, name) for name in (*names, "request_timeout_s", "about")}
+        arguments = {name: getattr(self, name) for name in (*names, "request_timeout_s", "about", "version")}
+        arguments |= self.newer
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and fire once with the reason."""
+        if problem := triggerer_problem(self.version):
+            self.log.warning("[%s] %s", self.about, problem)
         if self.batch_id:
-            reason = await self._watch_batch()
+            reason = await self._watch_batch_or_wait()
             seen = self.last_seen.isoformat() if self.last_seen else ""
             yield _event(reason, batch_id=self.batch_id, seen_utc=seen)
         else:
-            pause = (datetime.fromisoformat(self.until) - datetime.now(UTC)).total_seconds()
-            await asyncio.sleep(max(pause, FIRST_LOOK_S))
+            await self._wait()
             yield _event("the time has come")
+
+    async def _wait(self) -> None:
+        pause = (datetime.fromisoformat(self.until) - datetime.now(UTC)).total_seconds()
+        await asyncio.sleep(max(pause, FIRST_LOOK_S))
+
+    async def _watch_batch_or_wait(self) -> str:
+        try:
+            return await self._watch_batch()
+        except Exception as error:
+            # A triggerer with the code of before a deploy may lack anything; the task has the code of after it.
+            self.log.exception("[%s batch=%s] cannot watch", self.about, self.batch_id)
+            await self._wait()
+            return f"the triggerer could not watch the batch ({type(error).__name__}), and this task looks itself"
 
     async def _watch_batch(self) -> str:
         created = datetime.fromisoformat(self.created)
@@ -118,4 +141,4 @@ class ShardTrigger(BaseTrigger):
 
 
 def _event(reason: str, **more: str) -> TriggerEvent:
-    return TriggerEvent({"reason": reason, **more})  # type: ignore[no-untyped-call]  # Airflow does not type it
+    return TriggerEvent({"reason": reason, "triggerer": __version__, **more})  # type: ignore[no-untyped-call]  # Airflow does not type it
