@@ -24,7 +24,7 @@ from nightbatch.cli_frame import (
 )
 from nightbatch.cli_show import console, count, note, paragraph, print_json
 from nightbatch.core.proof import LINKS, Link, broken
-from nightbatch.job import Job
+from nightbatch.job_sealed import unsealed
 
 if TYPE_CHECKING:
     from nightbatch.ports import Run
@@ -41,7 +41,7 @@ def audit(name: RunName, everything: All = False, as_json: Json = False, verbose
         if run.plan is None:
             _without_plan(run, as_json=as_json)
             return
-        job = Job.from_json(run.plan["job"])
+        job = unsealed(run.plan, run=run.run)
         with progress.spinner("reading what the run left", quiet=as_json):
             links = links_of(ports_of(job), job, run)
         if as_json:

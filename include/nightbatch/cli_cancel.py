@@ -21,7 +21,7 @@ from nightbatch.cli_frame import (
     run_named,
 )
 from nightbatch.errors import DoesNotAddUp, JobInvalid, Problem, RunFailed, RunIncomplete
-from nightbatch.job import Job
+from nightbatch.job_sealed import unsealed
 
 if TYPE_CHECKING:
     from nightbatch.ports import Ports, Run
@@ -53,7 +53,7 @@ def cancel(
         if found.plan is None:
             remedy = "Stop the process, or the task `prepare`, that is at work on it."
             raise JobInvalid("the command", [Problem("RUN", f"nothing of run {found.run} is sealed yet", remedy)])
-        ports = ports_of(Job.from_json(found.plan["job"]))
+        ports = ports_of(unsealed(found.plan, run=found.run))
         if found.cancelled_utc is None and not _agreed(forecast(ports, found), drops=drops, yes=yes, as_json=as_json):
             return
         _carry_out(ports, found, drops=drops, as_json=as_json)

@@ -24,6 +24,7 @@ from nightbatch.cli_frame import (
 from nightbatch.core.window import Window
 from nightbatch.errors import DoesNotAddUp, JobInvalid, Problem, RunFailed, RunIncomplete
 from nightbatch.job import Job
+from nightbatch.job_sealed import unsealed
 
 if TYPE_CHECKING:
     from nightbatch.flow import Options
@@ -102,7 +103,7 @@ def job_of(run: Run, file: Path | None) -> Job:
     if run.plan is None:
         remedy = "Name its file with --job."
         raise JobInvalid("the command", [Problem("RUN", f"job {run.job} is not in {JOBS}", remedy)])
-    return Job.from_json(run.plan["job"])
+    return unsealed(run.plan, run=run.run)
 
 
 def _show(ports: Ports, latest: Run, *, as_json: bool) -> None:

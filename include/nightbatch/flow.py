@@ -31,6 +31,7 @@ from nightbatch.errors import (
     Terminal,
 )
 from nightbatch.job import Job
+from nightbatch.job_sealed import unsealed
 from nightbatch.logs import about, logger
 from nightbatch.ports import Ports, RoundPlan, Run, Shard
 from nightbatch.steps.ask_again import Ask, plan_retry, was_heard
@@ -120,7 +121,7 @@ def prepare(
             ports.sink(job).prepare(context_of(run))
             sealed = seal_plan(ports, job, run, past, options, watch)
             log.info("prepare: %s requests in %d shards", f"{sealed.facts['counts']['requests']:,}", len(sealed.shards))
-        bury(ports, Job.from_json(sealed.facts["job"]), sealed)
+        bury(ports, unsealed(sealed.facts, run=sealed.run), sealed)
     return sealed
 
 
@@ -135,7 +136,7 @@ def _send_dead_again(ports: Ports, job: Job, window: Window, ask: Ask, options: 
     plan = plan_retry(ports, job, window, ask)
     with about(job=job.name, run=plan.run):
         sealed = seal_retry(ports, plan, deadline_utc=options.deadline_utc)
-        bury(ports, Job.from_json(sealed.facts["job"]), sealed)
+        bury(ports, unsealed(sealed.facts, run=sealed.run), sealed)
     return sealed
 
 
@@ -338,11 +339,11 @@ def tell_deadline(
 
 
 def sealed_job(ports: Ports, run: str) -> Job:
-    """Give the job as it was sealed with the run: an edit mid-run changes nothing in flight."""
+    """Give the job as it was sealed with the run: an edit mid-run changes nothing in flight. Raises PlanUnreadable."""
     plan = ports.ledger.sealed(run, 0)
     if plan is None:
         raise RunFailed(run, problem="it has no plan", remedy="Run the window again.")
-    return Job.from_json(plan.facts["job"])
+    return unsealed(plan.facts, run=run)
 
 
 def due_utc(ports: Ports, job: Job, run: Run) -> datetime | None:

@@ -13,6 +13,7 @@ from nightbatch.core.shard import ShardState
 from nightbatch.core.verdict import Reason
 from nightbatch.errors import DoesNotAddUp, NightbatchError, RunFailed, RunIncomplete, StaleAttempt, Terminal, Transient
 from nightbatch.job import Job
+from nightbatch.job_sealed import unsealed
 from nightbatch.logs import about, logger
 from nightbatch.ports import Attempt, Clock, Connections, Ledger, Ports, Provider, Run, Settings, Shard, Store
 from nightbatch.steps.batch_id import batch_note, keep_id
@@ -142,16 +143,7 @@ def _is_gone_on_from(ledger: Ledger, run: Run) -> bool:
 
 
 def _job_of(run: Run) -> Job | None:
-    if run.plan is None:
-        return None
-    try:
-        return Job.from_json(run.plan["job"])
-    except ValueError as error:
-        raise RunFailed(
-            run.run,
-            problem="the job that was sealed with it cannot be read by this version",
-            remedy="Look after it with the version that made it; until then its files stay.",
-        ) from error
+    return unsealed(run.plan, run=run.run) if run.plan is not None else None
 
 
 def _remove(house: House, run: Run) -> Removal | None:

@@ -11,8 +11,10 @@ from typing import Any, Protocol
 from nightbatch.core.gaps import Gap, RunSpan, fresh_until, gaps
 from nightbatch.core.schedule import Schedule
 from nightbatch.core.window import Window
+from nightbatch.errors import PlanUnreadable
 from nightbatch.job import Job
 from nightbatch.job_file import load_jobs, name_in
+from nightbatch.job_sealed import unsealed
 from nightbatch.logs import logger
 from nightbatch.ports import Connections, Ledger, Ports, Settings
 from nightbatch.steps.absence import SKIPPED, Sighting, skipped_windows
@@ -71,9 +73,9 @@ def _last_sealed(ledger: Ledger, name: str) -> Job | None:
     for run in ledger.runs(job=name, limit=10):
         if run.plan is not None:
             try:
-                return Job.from_json(run.plan["job"])
-            except ValueError:
-                log.warning("watchdog: the job that was sealed with %s cannot be read by this version", run.run)
+                return unsealed(run.plan, run=run.run)
+            except PlanUnreadable as error:
+                log.warning("watchdog: %s", error)
     return None
 
 

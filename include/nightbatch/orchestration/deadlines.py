@@ -20,6 +20,7 @@ from nightbatch import flow
 from nightbatch.core.deadline import DeadlineRule
 from nightbatch.core.window import Window
 from nightbatch.job import Job
+from nightbatch.job_sealed import facts_of, unsealed
 from nightbatch.ports import Ports
 
 from .connections import trigger_ports
@@ -100,7 +101,7 @@ def alerts(job: Job) -> list[DeadlineAlert]:
             reference=reference,
             interval=interval,
             name=f"{job.name} {kind}",
-            callback=AsyncCallback(tell_deadline, kwargs={"job": job.to_json(), "kind": kind}),
+            callback=AsyncCallback(tell_deadline, kwargs={**facts_of(job), "kind": kind}),
         )
         for kind, interval in moments.items()
         if kind in job.notify.on
@@ -108,12 +109,12 @@ def alerts(job: Job) -> list[DeadlineAlert]:
 
 
 async def tell_deadline(
-    job: str, kind: Literal["at_risk", "late"], context: dict[str, Any] | None = None, **_: Any
+    job: str, kind: Literal["at_risk", "late"], context: dict[str, Any] | None = None, **more: Any
 ) -> None:
     """Tell people that a run is at risk or late; runs in the triggerer, its blocking work in a thread."""
-    loaded = Job.from_json(job)
-    ports = await trigger_ports(loaded)
     details = (context or {}).get("dag_run", {})
+    loaded = unsealed({"job": job, **more}, run=str(details.get("dag_run_id", "")))
+    ports = await trigger_ports(loaded)
     moment = (context or {}).get("deadline", {}).get("deadline_time")
     at = instant(moment) if isinstance(moment, str) else plain(moment) if moment else ports.clock.now()
     due = at + loaded.warn_before if kind == "at_risk" else at

@@ -9,6 +9,7 @@ from nightbatch.core.ids import run_id
 from nightbatch.core.window import Window
 from nightbatch.errors import NothingToRetry, RunOverlaps
 from nightbatch.job import Job
+from nightbatch.job_sealed import unsealed
 from nightbatch.ports import Ledger, Ports, Run
 
 from .letters import Standing, by_reason, standing
@@ -114,7 +115,7 @@ def _check_staging(ports: Ports, latest: Run, letters: Sequence[Standing], reaso
 
 def _as_asked(job: Job, latest: Run, ask: Ask) -> Job:
     """Give the job as it is now, with the prompt that the questions were rendered with."""
-    sealed = Job.from_json((latest.plan or {})["job"])
+    sealed = unsealed(latest.plan or {}, run=latest.run)
     models = job.models
     if ask.max_output_tokens is not None:
         models = (models[0].model_copy(update={"max_output_tokens": ask.max_output_tokens}), *models[1:])

@@ -11,6 +11,7 @@ from typing import cast
 from nightbatch.core.window import Window
 from nightbatch.errors import StaleAttempt
 from nightbatch.job import Job
+from nightbatch.job_sealed import facts_of
 from nightbatch.ports import PendingFile, Ports, RoundPlan, Run, Store
 
 from . import pack as packing
@@ -107,7 +108,7 @@ def _seal(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch:
         "duplicates_sha256": packed.duplicates_sha256,
         "dead_name": packed.dead_name,
         "dead_sha256": packed.dead_sha256,
-        "job": job.to_json(),
+        **facts_of(job),
         "forced_by": options.force,
         "limit": goes_on_from.plan.get("limit") if goes_on_from and goes_on_from.plan else options.limit,
         "goes_on": goes_on_from is not None,

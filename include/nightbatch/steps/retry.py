@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from nightbatch import __version__
 from nightbatch.core.ids import custom_id_prefix, run_code
 from nightbatch.core.money import ZERO
 from nightbatch.core.request import Endpoint, Messages
@@ -98,6 +99,7 @@ def _seal(ports: Ports, job: Job, run: str, seals: int, *, has_rounds: bool, is_
         seals,
         tuple(plans),
         {
+            "library": __version__,
             "sent_again": dict(sorting.sent),
             "dead": dict(sorting.buried),
             "letters": [group.as_json() for group in sorting.second_chance.groups()],

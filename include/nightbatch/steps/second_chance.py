@@ -13,7 +13,7 @@ from nightbatch.core.ids import ShardRef, custom_id_prefix, place_of, run_code
 from nightbatch.core.request import Messages
 from nightbatch.core.shard import ShardPlan
 from nightbatch.core.verdict import Reason
-from nightbatch.job import Job
+from nightbatch.job_sealed import facts_of, unsealed
 from nightbatch.logs import logger
 from nightbatch.ports import DEAD_SCHEMA, Ports, RoundPlan, Shard, SinkContext
 
@@ -48,7 +48,7 @@ def seal_retry(ports: Ports, plan: Plan, *, deadline_utc: datetime | None = None
         "duplicates_sha256": packed.duplicates_sha256,
         "dead_name": packed.dead_name,
         "dead_sha256": packed.dead_sha256,
-        "job": plan.job.to_json(),
+        **facts_of(plan.job),
         "forced_by": "",
         "limit": (plan.latest.plan or {}).get("limit"),
         "goes_on": False,
@@ -164,7 +164,7 @@ class _Packing:
             by_row.setdefault(letter.row, []).append(letter)
         copies = duplicates_of(self.ports, found.run.run, {it[0].fingerprint for it in by_row.values() if len(it) > 1})
         ends_of_copies = {key: end for some in copies.values() for key, end in some}
-        read_back = reader_of(self.ports, Job.from_json((found.run.plan or {})["job"]), plan)
+        read_back = reader_of(self.ports, unsealed(found.run.plan or {}, run=found.run.run), plan)
         ends = read_rows(store, plan.index_name, ("window_end",))
         for row, (line, (end,)) in enumerate(zip(lines(store, plan.requests_name), ends, strict=True)):
             for letter in by_row.get(row, ()):
