@@ -172,7 +172,7 @@ def test_a_gap_that_is_over_when_it_is_seen_is_one_message(post: Post) -> None:
 
     (message,) = post.heard()
     assert message.title == "one: 2 windows have no run"
-    assert message.happens_next == "Windows that went by are not run by themselves (catch_up: report)."
+    assert message.happens_next == "Windows that went by are not run by themselves."
     assert message.commands[1].endswith("--from-date 2026-11-11T00:00Z --to-date 2026-11-12T00:00Z")
 
 
@@ -227,7 +227,21 @@ def test_a_start_in_the_job_file_expects_windows_before_any_run(post: Post) -> N
     told = post.patrol(at(12, 2))
 
     assert told.sightings[0].windows == 2
-    assert post.heard()[0].happens_next.startswith("Airflow runs the windows of one by itself once it can")
+    (message,) = post.heard()
+    assert message.happens_next.startswith("Airflow runs what one missed by itself once it can (catch_up: run).")
+    assert message.commands == ("nightbatch status one", "nightbatch skip one")
+
+
+def test_a_hole_before_the_last_run_is_left_to_people_also_where_the_job_catches_up(post: Post) -> None:
+    """Airflow only goes forward from its last scheduled run."""
+    post.write("one", more="start: 2026-11-10\ncatch_up: run\n")
+    post.ran("one", 10, 12)
+
+    post.patrol(at(13, 2))
+
+    (message,) = post.heard()
+    assert message.happens_next == "Windows that went by are not run by themselves."
+    assert message.commands[1].endswith("--from-date 2026-11-11T00:00Z --to-date 2026-11-11T00:00Z")
 
 
 def test_old_answers_are_told_once_where_the_job_says_how_old_they_may_be(post: Post) -> None:

@@ -84,9 +84,9 @@ def _show(found: Sequence[Sighting], *, now: datetime) -> None:
 
 
 def _next(one: Sighting) -> str:
-    if one.job.catch_up == "run":
+    if not one.left:
         return "Airflow runs them once the Dag can run (catch_up: run)"
-    return f"nothing by itself (catch_up: report); run them as below, or: nightbatch skip {one.job.name}"
+    return f"nothing by itself; run them as below, or: nightbatch skip {one.job.name}"
 
 
 def _json(one: Sighting, now: datetime) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import pendulum
 import pytest
 from airflow.models import DagModel
 from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+from airflow.sdk.execution_time.comms import ErrorResponse
 from airflow.timetables.base import TimeRestriction
 from airflow.timetables.interval import CronDataIntervalTimetable
 from airflow.utils.session import create_session
@@ -20,7 +22,7 @@ from nightbatch.core.window import Window
 from nightbatch.demo.services.mail import MailSink
 from nightbatch.job_file import load_job
 from nightbatch.orchestration.dag import FIRST_NIGHT, build_dag
-from nightbatch.orchestration.watchdog import watchdog_dag
+from nightbatch.orchestration.watchdog import AirflowScheduler, watchdog_dag
 from tests.orchestration.night import IMPATIENT, Night, known, new_run
 
 JOB = """
@@ -98,6 +100,17 @@ def test_it_is_red_where_nobody_could_be_told(night: Night, folder: Path) -> Non
 
     assert night.run(dag, {}).state == "failed"
     assert night.run(dag, {}).state == "success", "it is told once"
+
+
+@pytest.mark.parametrize(("status", "said"), [(404, "Airflow has no Dag of this name"), (503, "could not be asked")])
+def test_what_a_worker_hears_of_airflows_api_keeps_nobody_from_hearing_of_the_window(status: int, said: str) -> None:
+    """In a worker the error comes through its supervisor, in other words than in `dag.test()`."""
+
+    class Task:
+        def get_dag(self, dag_id: str) -> Any:
+            raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": status}))
+
+    assert said in AirflowScheduler(Task()).why("any", window(1))
 
 
 def test_the_dag_watches_as_soon_as_it_is_there(folder: Path) -> None:

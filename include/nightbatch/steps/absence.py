@@ -35,6 +35,11 @@ class Sighting:
         return sum(len(gap.windows) for gap in self.gaps)
 
     @property
+    def left(self) -> tuple[Gap, ...]:
+        """The gaps that nobody runs by itself: Airflow catches up only what comes after its last run of the job."""
+        return tuple(gap for gap in self.gaps if self.job.catch_up == "report" or not gap.is_open)
+
+    @property
     def is_out(self) -> bool:
         """Say whether the last window that is due has no run."""
         return any(gap.is_open for gap in self.gaps)
@@ -103,7 +108,7 @@ def backfill_commands(sighting: Sighting) -> tuple[str, ...]:
     return tuple(
         f"airflow backfill create --dag-id {sighting.job.name} --from-date {gap.windows[0].start:%Y-%m-%dT%H:%MZ} "
         f"--to-date {gap.windows[-1].start:%Y-%m-%dT%H:%MZ}"
-        for gap in sighting.gaps
+        for gap in sighting.left
     )
 
 
@@ -147,10 +152,10 @@ def _names(found: Sequence[Sighting]) -> str:
 
 
 def _happens_next(found: Sequence[Sighting]) -> list[str]:
-    runs = [one.job.name for one in found if one.job.catch_up == "run"]
-    said = [f"Airflow runs the windows of {', '.join(runs)} by itself once it can (catch_up: run)."] if runs else []
-    if len(runs) < len(found):
-        said.append("Windows that went by are not run by themselves (catch_up: report).")
+    runs = [one.job.name for one in found if len(one.left) < len(one.gaps)]
+    said = [f"Airflow runs what {', '.join(runs)} missed by itself once it can (catch_up: run)."] if runs else []
+    if any(one.left for one in found):
+        said.append("Windows that went by are not run by themselves." if not runs else "Other windows are not.")
     if any(one.is_out for one in found):
         said.append("This outage is told once, and once more when it is over.")
     return said
