@@ -102,3 +102,12 @@ def test_a_job_that_the_first_version_sealed_is_still_read() -> None:
     assert with_all == with_job_alone
     assert (with_all.name, with_all.rounds, with_all.models[0].max_output_tokens) == ("review_sentiment", 2, 400)
     assert with_all.prompt.user is not None
+
+
+@pytest.mark.parametrize("job", ["", "no JSON: geheim", "[1]", '{"name": "geheim"}'])
+def test_what_is_no_job_is_told_without_what_it_says(job: str) -> None:
+    with pytest.raises(PlanUnreadable) as unreadable:
+        unsealed({"job": job}, run="run")
+
+    assert "geheim" not in str(unreadable.value)
+    assert unreadable.value.__cause__ is None

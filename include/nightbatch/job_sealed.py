@@ -35,25 +35,28 @@ def unsealed(facts: Mapping[str, Any], *, run: str) -> Job:
     if is_too_new(sealed_by, own=__version__):
         problem = "that is more than one minor version newer"
         raise PlanUnreadable(run, sealed_by=sealed_by, problem=problem)
+    text = str(facts.get("job", ""))
     try:
-        return Job.from_json(facts["job"])
+        return Job.from_json(text)
     except ValidationError:
-        return _without_what_is_unknown(facts, run=run, sealed_by=sealed_by)
-
-
-def _without_what_is_unknown(facts: Mapping[str, Any], *, run: str, sealed_by: str) -> Job:
-    whole = json.loads(facts["job"])
-    said = json.loads(facts["job"])
-    for path in facts.get("unsaid", ()):
-        _remove(said, path)
+        pass
     try:
-        known = Job.from_json(json.dumps(said))
-        return Job.from_json(json.dumps(_overlaid(json.loads(known.to_json()), whole)))
+        return _without_what_is_unknown(text, facts.get("unsaid", ()))
     except ValidationError as error:
         # Places only: what pydantic says quotes the values, and these may be a prompt.
         places = sorted({".".join(map(str, item["loc"])) or "the job" for item in error.errors(include_input=False)})
         problem = f"this version does not understand {', '.join(places[:5])} of its job"
         raise PlanUnreadable(run, sealed_by=sealed_by, problem=problem) from None
+    except ValueError:
+        raise PlanUnreadable(run, sealed_by=sealed_by, problem="its job is no JSON") from None
+
+
+def _without_what_is_unknown(text: str, unsaid: Iterable[Path]) -> Job:
+    whole, said = json.loads(text), json.loads(text)
+    for path in unsaid:
+        _remove(said, path)
+    known = Job.from_json(json.dumps(said))
+    return Job.from_json(json.dumps(_overlaid(json.loads(known.to_json()), whole)))
 
 
 def _missing(whole: Any, part: Any, path: tuple[str | int, ...] = ()) -> Iterable[tuple[str | int, ...]]:
