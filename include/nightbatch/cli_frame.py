@@ -66,8 +66,9 @@ def _is_configuration(error: NightbatchError) -> bool:
     from nightbatch import errors
 
     configuration = (errors.JobInvalid, errors.ConnectionInvalid, errors.PackageMissing)
+    ends = (errors.BadSource, errors.BadSink)
     versions = (errors.LedgerMismatch, errors.LedgerInUse, errors.PlanUnreadable)
-    return isinstance(error, (*configuration, *versions))
+    return isinstance(error, (*configuration, *ends, *versions))
 
 
 def ports_of(job: Job) -> Ports:

@@ -128,11 +128,22 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True)
+class Unreadable:
+    """One record that is there and cannot be read; it becomes a dead letter, and the others go on."""
+
+    place: str
+    """Where it is, for a person who looks for it: `s3://bucket/in/a.jsonl line 4`."""
+    problem: str
+    """What is wrong with it, without what it holds."""
+
+
+@dataclass(frozen=True)
 class Chunk:
     """A few hundred records: names of the columns, and a tuple of values a record, in that order."""
 
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
+    unreadable: tuple[Unreadable, ...] = ()
 
 
 class Source(Protocol):
@@ -142,8 +153,8 @@ class Source(Protocol):
         """
         Stream the records of a window, in a stable order, in bounded memory.
 
-        Yields no chunk where there are no records. Raises BadSource where it is not what the job says,
-        StorageUnavailable where it cannot be reached.
+        Yields no chunk where there are no records. Raises BadSource where it is not what the job says, or where it is
+        so damaged that nobody can say how many records it holds; StorageUnavailable where it cannot be reached.
         """
 
     @property

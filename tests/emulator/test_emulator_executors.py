@@ -175,6 +175,9 @@ def test_upstream_forwards_each_row_to_another_endpoint(rehearse, chats, letters
     result = stage.results(stage.run_messages(letters(1, system="be brief")))["r0"]
 
     assert 0 < batch.request_counts.failed < 20
+    usages = [row["response"]["body"]["usage"] for row in stage.rows(batch.output_file_id)]
+    assert batch.usage.input_tokens == sum(usage["prompt_tokens"] for usage in usages) > 0
+    assert batch.usage.output_tokens == sum(usage["completion_tokens"] for usage in usages) > 0
     assert {row["response"]["status_code"] for row in stage.rows(batch.error_file_id)} == {400}
     assert real.state()["requests"]["openai real_time"] == 21
     assert result.message.content[0].text.startswith("I love sentence number 0")

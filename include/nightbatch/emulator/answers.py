@@ -146,11 +146,10 @@ class Answerer:
             return Answer(Kind.UPSTREAM_ERROR, problem=upstream_problem(reply.status, reply.body or {}))
         exotic = self.hits(ask, "u2028")
         size = ask.input_tokens if reply.input_tokens is None else reply.input_tokens
-        answer = Answer(
-            kind, input_tokens=size, cached_tokens=math.floor(size * self.cached_share), exotic=exotic, body=reply.body
-        )
+        cached = math.floor(size * self.cached_share) if reply.cached_tokens is None else reply.cached_tokens
+        answer = Answer(kind, input_tokens=size, cached_tokens=cached, exotic=exotic, body=reply.body)
         if reply.body is not None or ask.kind == "embeddings":
-            return replace(answer, kind=Kind.GOOD)
+            return replace(answer, kind=Kind.GOOD, output_tokens=reply.output_tokens or 0)
         return _worded(ask, answer, reply.text + (EXOTIC if exotic and ask.schema is None else ""))
 
 

@@ -71,8 +71,12 @@ def pull(source: Source, job: Job, window: Window, tally: Tally, *, limit: int |
     deferrable = Deferrable(job.source.deferrable) if job.source.deferrable else None
     for chunk in source.read(window.earlier_by(job.source.overlap)):
         rows = chunk.rows if limit is None else chunk.rows[: limit - tally.pulled]
-        tally.pulled += len(rows)
-        yield _keep(Chunk(chunk.columns, rows), job.source.key, deferrable, tally)
+        tally.pulled += len(rows) + len(chunk.unreadable)
+        found = _keep(Chunk(chunk.columns, rows), job.source.key, deferrable, tally)
+        found.bad.extend(
+            Question("", None, Reason.BAD_RECORD, f"{bad.place}: {bad.problem}") for bad in chunk.unreadable
+        )
+        yield found
         if limit is not None and tally.pulled >= limit:
             return
 

@@ -321,18 +321,9 @@ def test_a_time_without_a_zone_needs_a_declared_one(tmp_path: Path) -> None:
         read(file, time_column="at")
 
 
-@pytest.mark.parametrize(
-    ("line", "problem"),
-    [
-        (b'{"id": 1, "at": null}', "column at holds no value, so the record belongs to no window"),
-        (b'{"id": 1}', "column at holds no value"),
-        (b'{"id": 1, "at": "yesterday"}', "column at holds a text that is no ISO 8601 time"),
-        (b'{"id": 1, "at": 1795316645}', "column at holds a value of type int"),
-    ],
-)
-def test_a_time_that_is_none_is_told(tmp_path: Path, line: bytes, problem: str) -> None:
-    with pytest.raises(BadSource, match=problem):
-        read(put(tmp_path / "a.jsonl", line), columns=["id"], time_column="at")
+def test_a_time_column_that_no_record_has_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BadSource, match="not one record has a field at"):
+        read(put(tmp_path / "a.jsonl", b'{"id": 1}'), columns=["id"], time_column="at")
 
 
 # --- complaints -------------------------------------------------------------------------------------------------
@@ -353,21 +344,20 @@ def spoiled_parquet() -> bytes:
         ("a.parquet", b"", "its footer cannot be read"),
         ("a.parquet", jsonl(RECORDS), "its footer cannot be read"),
         ("a.parquet", spoiled_parquet(), "row group 2 of 4 cannot be read"),
-        ("a.parquet", parquet([{"id": 1}]), "it has no column text; it has id"),
+        ("a.parquet", parquet([{"id": 1}]), "not one record has a field text; there are id"),
         ("a.jsonl", jsonl(RECORDS)[:-10], "line 1201 cannot be read"),
-        ("a.jsonl", jsonl(RECORDS[:3]) + b"[1]\n", "line 4 cannot be read"),
-        ("a.jsonl", jsonl(RECORDS[:3]) + b'{"text": "\xff"}\n', "line 4 cannot be read"),
+        ("a.jsonl", b"[1]\n" + jsonl(RECORDS[:3]), "line 1 cannot be read"),
+        ("a.jsonl", as_csv(RECORDS[:3]), "line 1 cannot be read"),
         ("a.jsonl", b'{"id": "1"}\n', "not one record has a field text"),
         ("a.jsonl.gz", gzip.compress(jsonl(RECORDS))[:-100], "line .* cannot be read: Truncated"),
         ("a.jsonl.zst", zstd(jsonl(RECORDS))[:-10], "line .* cannot be read: Truncated"),
         ("a.jsonl.gz", jsonl(RECORDS), "its name says gzip, and its content is not"),
         ("a.csv", b"", "it is empty"),
-        ("a.csv", b"id\n1\n", "it has no column text; it has id"),
+        ("a.csv", b"id\n1\n", "not one record has a field text; there are id"),
         ("a.csv", b"id,text,text\n1,2,3\n", "it has the column 'text' more than once"),
-        ("a.csv", b"id,text\n1,2\n3\n", "line 3 cannot be read: it has 1 fields, and the header has 2"),
         ("a.csv", b'id,text\n1,"2\n3,4\n', "line 3 cannot be read: unexpected end of data"),
-        ("a.csv", b'id,text\n1,"2"x\n', "line 2 cannot be read"),
-        ("a.csv", "id,text\n1,é\n".encode("latin-1"), "line . cannot be read"),
+        ("a.csv", b'id,text\n1,"2\n3,"4\n5,6\n', "line 3 cannot be read: ',' expected after '\"'"),
+        ("a.csv", b'id,text\n1,"2\n3","4"\n5,6\n', "line 3 cannot be read: it has 3 fields"),
         ("a.csv.gz", gzip.compress(as_csv(RECORDS))[:-100], "line .* cannot be read: Truncated"),
     ],
 )
@@ -380,6 +370,66 @@ def test_a_damaged_file_is_told_with_its_place(tmp_path: Path, name: str, conten
     assert str(file) in str(caught.value)
 
 
+def read_both(address: Path, **options: Any) -> tuple[Rows, list[tuple[str, str]]]:
+    """Give the records, and where and why others could not be read."""
+    chunks = list(FileSource(str(address), **options).read(DAY))
+    bad = [bad for chunk in chunks for bad in chunk.unreadable]
+    return [row for chunk in chunks for row in chunk.rows], [(bad.place, bad.problem) for bad in bad]
+
+
+BAD_LINES = [
+    ("a.jsonl", b'{"id": 1, "text": "x"}\n[1]\n{"id": 3, "text": "z"}\n', 2, "no JSON object can be read: "),
+    ("a.jsonl", b'{"id": 1, "text": "x"}\n{"id": 2,\n{"id": 3, "text": "z"}\n', 2, "no JSON object can be read: "),
+    ("a.jsonl", b'{"id": 1, "text": "x"}\n{"text": "\xff"}\n{"id": 3, "text": "z"}\n', 2, "no JSON object can be "),
+    ("a.csv", b"id,text\n1,x\n2\n3,z\n", 3, "it has 1 fields, and the header has 2"),
+    ("a.csv", b"id,text\n1,x\n2,y,z\n3,z\n", 3, "it has 3 fields, and the header has 2"),
+    ("a.csv", b'id,text\n1,x\n2,"y"y\n3,z\n', 3, "',' expected after"),
+    ("a.csv", "id,text\n1,x\n2,é\n3,z\n".encode("latin-1"), 3, "it is not UTF-8"),
+]
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 2, 500])
+@pytest.mark.parametrize(("name", "content", "line", "problem"), BAD_LINES)
+def test_a_bad_line_is_told_with_its_place_and_the_others_are_read(
+    tmp_path: Path, name: str, content: bytes, line: int, problem: str, chunk_rows: int
+) -> None:
+    file = put(tmp_path / name, content)
+
+    rows, [(place, told)] = read_both(file, columns=["id", "text"], chunk_rows=chunk_rows)
+
+    assert [(str(key), text) for key, text in rows] == [("1", "x"), ("3", "z")]
+    assert (place, told.startswith(problem)) == (f"{file.as_uri()} line {line}", True), told
+
+
+def test_the_records_of_a_file_without_a_column_are_told_and_those_of_the_others_are_read(tmp_path: Path) -> None:
+    put(tmp_path / "a.parquet", parquet([{"id": "1", "text": "x"}]))
+    put(tmp_path / "b.parquet", parquet([{"id": "2"}, {"id": "3"}]))
+    put(tmp_path / "c.csv", b"id\n4\n")
+
+    rows, bad = read_both(tmp_path, columns=["id", "text"])
+
+    assert rows == [("1", "x")]
+    assert [(Path(place).name, problem) for place, problem in bad] == [
+        ("b.parquet row 1", "the file has no column text"),
+        ("b.parquet row 2", "the file has no column text"),
+        ("c.csv line 2", "the file has no column text"),
+    ]
+
+
+def test_a_record_whose_time_is_none_is_told_and_the_others_are_read(tmp_path: Path) -> None:
+    lines = [{"id": 1, "at": None}, {"id": 2, "at": "yesterday"}, {"id": 3, "at": 17}, {"id": 4, "at": str(MIDNIGHT)}]
+    file = put(tmp_path / "a.jsonl", jsonl(lines))
+
+    rows, bad = read_both(file, columns=["id"], time_column="at")
+
+    assert rows == [(4,)]
+    assert [problem for _, problem in bad] == [
+        "column at holds no value, so the record belongs to no window",
+        "column at holds a text that is no ISO 8601 time",
+        "column at holds a value of type int, so the record belongs to no window",
+    ]
+
+
 def test_an_absent_field_is_null_where_another_record_has_it(tmp_path: Path) -> None:
     put(tmp_path / "a.jsonl", b'{"id": 1}\n')
     put(tmp_path / "b.jsonl", b'{"id": 2, "text": "x"}\n')
@@ -388,7 +438,7 @@ def test_an_absent_field_is_null_where_another_record_has_it(tmp_path: Path) -> 
 
 
 def test_a_line_without_end_is_told_and_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nightbatch.adapters.sources.formats.MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr("nightbatch.adapters.sources.formats_text.MAX_LINE_BYTES", 1 << 20)
     with pytest.raises(BadSource, match="line 1 cannot be read: a line is longer"):
         read(put(tmp_path / "a.jsonl", b"x" * (4 << 20)))
 

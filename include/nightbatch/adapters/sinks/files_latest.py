@@ -17,7 +17,8 @@ import pyarrow as pa
 from nightbatch.adapters.object_store import ObjectStore
 from nightbatch.adapters.sinks.columns import ARROW_TYPES, BOOKKEEPING, Kind
 from nightbatch.adapters.sinks.files_layout import parts_of, rank_of, read_marker
-from nightbatch.adapters.sources.formats import Wanted, format_of, read_records
+from nightbatch.adapters.sources.formats import format_of, read_whole
+from nightbatch.adapters.sources.pieces import Wanted
 from nightbatch.errors import BadSink, BadSource
 from nightbatch.ports import Connection, HeldAnswer
 
@@ -77,7 +78,7 @@ def pairs_of(store: ObjectStore, name: str, key_column: str) -> Iterator[list[tu
     """Stream (key, fingerprint) of one part's file."""
     wanted = Wanted((key_column, "nb_fingerprint"), _ROWS_AT_ONCE, set())
     with as_sink(store, name), store.reader(name) as file:
-        for piece in read_records(file, store.uri(name), format_of(name) or "parquet", wanted):
+        for piece in read_whole(file, store.uri(name), format_of(name) or "parquet", wanted):
             yield [(str(key), str(fingerprint)) for key, fingerprint in piece.rows]
 
 
@@ -85,7 +86,7 @@ def held_of(store: ObjectStore, name: str, key_column: str) -> Iterator[list[Hel
     """Stream what one part's file says of each answer."""
     wanted = Wanted((key_column, "nb_run", "nb_fingerprint", "nb_custom_id", "nb_cost_usd"), _ROWS_AT_ONCE, set())
     with as_sink(store, name), store.reader(name) as file:
-        for piece in read_records(file, store.uri(name), format_of(name) or "parquet", wanted):
+        for piece in read_whole(file, store.uri(name), format_of(name) or "parquet", wanted):
             yield [HeldAnswer(str(key), run, print_, named, _usd(cost)) for key, run, print_, named, cost in piece.rows]
 
 

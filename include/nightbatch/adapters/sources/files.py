@@ -7,11 +7,12 @@ from typing import Any
 
 from nightbatch.adapters.object_store import ObjectStore
 from nightbatch.adapters.sources.files_match import find_files, fixed_identity, render_uri
-from nightbatch.adapters.sources.files_time import TimeFilter
-from nightbatch.adapters.sources.formats import Format, Piece, Wanted, format_of, read_records
+from nightbatch.adapters.sources.files_time import TimeFilter, ZoneUnknown
+from nightbatch.adapters.sources.formats import Format, format_of, read_records
+from nightbatch.adapters.sources.pieces import Piece, Wanted
 from nightbatch.core.window import Window
 from nightbatch.errors import BadSource, StorageUnavailable
-from nightbatch.ports import Chunk, Connection
+from nightbatch.ports import Chunk, Connection, Unreadable
 
 
 class FileSource:
@@ -59,8 +60,9 @@ class FileSource:
         """
         Stream the records of a window.
 
-        Yields nothing where no file matches. Raises BadSource for a damaged file, a missing column, or a time that
-        names no instant, and StorageUnavailable.
+        A line that cannot be read, a record of a file without an asked column, and one whose time names no instant
+        are told as unreadable. Yields nothing where no file matches. Raises BadSource for a file that is damaged or
+        cut off, a column that no file has, and a time without a zone, and StorageUnavailable.
         """
         uri = render_uri(self._uri, window)
         store, names = find_files(uri, self._connection)
@@ -69,9 +71,9 @@ class FileSource:
         found_any = False
         for name in names:
             for piece in self._pieces(store, name, wanted):
-                found_any = found_any or bool(piece.rows)
+                found_any = found_any or bool(piece.rows or piece.unreadable)
                 chunk = _chunk(piece, self._columns, filter_, store.uri(name))
-                if chunk.rows:
+                if chunk.rows or chunk.unreadable:
                     yield chunk
         if found_any:
             _check_seen(uri, wanted)
@@ -104,33 +106,43 @@ class FileSource:
 
 def _chunk(piece: Piece, columns: tuple[str, ...] | None, filter_: TimeFilter | None, uri: str) -> Chunk:
     """Keep the records of the window, without a time column that was not asked for."""
-    rows = piece.rows
-    if filter_ is not None:
-        rows = _inside(piece, filter_, uri)
+    rows, unreadable = piece.rows, tuple(piece.unreadable)
+    if filter_ is not None and rows:
+        rows, timeless = _inside(piece, filter_, uri)
+        unreadable += timeless
     if columns is None or len(columns) == len(piece.columns):
-        return Chunk(piece.columns, rows)
-    return Chunk(columns, [row[: len(columns)] for row in rows])
+        return Chunk(piece.columns, rows, unreadable)
+    return Chunk(columns, [row[: len(columns)] for row in rows], unreadable)
 
 
-def _inside(piece: Piece, filter_: TimeFilter, uri: str) -> list[tuple[Any, ...]]:
-    try:
-        at = piece.columns.index(filter_.column)
-        return [row for row in piece.rows if filter_.contains(row[at])]
-    except ValueError as error:
-        problem = str(error) if filter_.column in piece.columns else f"no record has a column {filter_.column}"
+def _inside(piece: Piece, filter_: TimeFilter, uri: str) -> tuple[list[tuple[Any, ...]], tuple[Unreadable, ...]]:
+    """Give the records of the window, and those that no window has, because their time is none."""
+    if filter_.column not in piece.columns:
         raise BadSource(
-            uri,
-            problem=f"{piece.place}: {problem}",
-            remedy="Give every record a time with a zone, or set the source's timezone for times without one",
-        ) from error
+            uri, problem=f"{piece.place}: no record has a column {filter_.column}", remedy="Correct the column's name"
+        )
+    at = piece.columns.index(filter_.column)
+    inside, timeless = [], []
+    for row in piece.rows:
+        try:
+            if filter_.contains(row[at]):
+                inside.append(row)
+        except ZoneUnknown as error:
+            raise BadSource(
+                uri, problem=f"{piece.place}: {error}", remedy="Set the source's timezone for times without one"
+            ) from error
+        except ValueError as error:
+            timeless.append(Unreadable(f"{uri}, in {piece.place}", str(error)))
+    return inside, tuple(timeless)
 
 
 def _check_seen(uri: str, wanted: Wanted) -> None:
     """Refuse a column that not one record had: a misspelt name must not become a column of nulls."""
     missing = [column for column in wanted.columns or () if column not in wanted.seen]
     if missing:
+        there = f"; there are {', '.join(wanted.present[:30])}" if wanted.present else ""
         raise BadSource(
             uri,
-            problem=f"not one record has a field {', '.join(missing)}",
+            problem=f"not one record has a field {', '.join(missing)}{there}",
             remedy="Correct the column's name; where it may be absent, write it as null in at least one record",
         )

@@ -9,6 +9,10 @@ from zoneinfo import ZoneInfo
 from nightbatch.core.window import Window
 
 
+class ZoneUnknown(ValueError):
+    """A time carries no zone, and nobody said in which one it is meant: that is true of all of them."""
+
+
 class TimeFilter:
     """
     Says whether a record's time is inside a window: `start <= time < end`.
@@ -22,7 +26,7 @@ class TimeFilter:
         self._zone = ZoneInfo(timezone) if timezone else None
 
     def contains(self, value: Any) -> bool:
-        """Say whether a time is inside. Raises ValueError, as a sentence, for a value that names no instant."""
+        """Say whether a time is inside. Raises as `instant` does."""
         return self.window.start <= self.instant(value) < self.window.end
 
     def excludes(self, least: Any, most: Any) -> bool:
@@ -34,7 +38,7 @@ class TimeFilter:
         return most < self.window.start or least >= self.window.end
 
     def instant(self, value: Any) -> datetime:
-        """Read a value as an aware time. Raises ValueError for a value that names no instant."""
+        """Read a value as an aware time. Raises ValueError, as a sentence, for a value that names no instant."""
         time = value
         if isinstance(value, str):
             try:
@@ -49,5 +53,5 @@ class TimeFilter:
         if time.tzinfo is not None:
             return time
         if self._zone is None:
-            raise ValueError(f"column {self.column} holds a time without a zone")
+            raise ZoneUnknown(f"column {self.column} holds a time without a zone")
         return time.replace(tzinfo=self._zone)

@@ -18,5 +18,6 @@ class Reply:
     text: str = ""
     input_tokens: int | None = None
     output_tokens: int | None = None
+    cached_tokens: int | None = None
     status: int = 200
     body: dict[str, Any] | None = None

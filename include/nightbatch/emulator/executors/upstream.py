@@ -27,7 +27,7 @@ class Upstream:
         """Ask the real model. Errors become the row's errors; no connection is a 503."""
         if ask.vendor == "openai":
             status, body = self._post(_PATHS[ask.kind], ask.body)
-            return Reply(status=status, body=body)
+            return Reply("", *_billed(body), status=status, body=body)
         status, body = self._post("/chat/completions", _as_chat(ask))
         if status > 299:
             return Reply(status=status, body=body)
@@ -64,6 +64,14 @@ def _as_chat(ask: Ask) -> dict[str, Any]:
         named = {"name": "answer", "strict": True, "schema": ask.schema}
         body["response_format"] = {"type": "json_schema", "json_schema": named}
     return body
+
+
+def _billed(body: dict[str, Any]) -> tuple[int, int, int]:
+    """Read the tokens that a reply bills: input, output and, of the input, cached; in the words of any endpoint."""
+    usage = body.get("usage") or {}
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+    billed = (usage.get("prompt_tokens", usage.get("input_tokens")), usage.get("completion_tokens"))
+    return billed[0] or 0, billed[1] or usage.get("output_tokens") or 0, details.get("cached_tokens") or 0
 
 
 def _object(raw: bytes) -> dict[str, Any]:
