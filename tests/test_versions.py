@@ -17,7 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from nightbatch import __version__
+from nightbatch.cli import app
 from nightbatch.emulator import DEFAULT_KEY, EmulatorSettings, running
 
 LIBRARY = Path(__file__).parents[1] / "include" / "nightbatch"
@@ -130,6 +133,12 @@ def desk(tmp_path: Path, newer: Path) -> Iterator[Desk]:
                 "NIGHTBATCH_POLL_TO_S": "0.2",
             },
         )
+
+
+def test_the_command_line_says_its_version() -> None:
+    said = CliRunner().invoke(app, ["--version"])
+
+    assert (said.exit_code, said.stdout) == (0, f"nightbatch {__version__}\n")
 
 
 def test_what_a_newer_version_planned_an_older_one_sends_and_the_newer_one_collects(desk: Desk) -> None:

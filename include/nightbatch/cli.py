@@ -45,6 +45,21 @@ app = typer.Typer(
 )
 
 
+def _say_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"nightbatch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Batch LLM jobs: half the price, every row accounted for, nothing paid twice."""
+
+
 @app.command()
 def check(
     paths: Annotated[list[Path] | None, typer.Argument(metavar="[JOB]...", help="Default: include/jobs.")] = None,

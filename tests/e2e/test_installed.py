@@ -17,7 +17,7 @@ import pytest
 
 from nightbatch.emulator import DEFAULT_KEY, EmulatorSettings, running
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 UV = Path(sys.executable).with_name("uv")
