@@ -107,11 +107,20 @@ class Desk:
         """Run the job."""
         return self.type("run", "tickets.yaml")
 
-    def answers(self) -> dict[str, str]:
-        """Give key -> answer."""
-        files = sorted((self.folder / "answers").rglob("*.jsonl"))
+    def loaded(self) -> dict[str, dict[str, Any]]:
+        """Give key -> row of the sink."""
+        files = sorted((self.folder / "answers" / "answers").rglob("*.jsonl"))
         lines = [line for file in files for line in file.read_text().split("\n") if line]
-        return {row["id"]: row["answer"] for row in map(json.loads, lines) if "answer" in row}
+        return {row["id"]: row for row in map(json.loads, lines)}
+
+    def answers(self) -> dict[str, str]:
+        """Give key -> answer, of a job that takes free text."""
+        return {key: row["answer"] for key, row in self.loaded().items()}
+
+    def reasons(self) -> dict[str, str]:
+        """Give key -> reason of every dead letter."""
+        rows = read_dead_letters(str(self.folder / "answers")).to_pylist()
+        return {row["id"]: row["nb_reason"] for row in rows}
 
     def dead(self) -> list[tuple[str, str]]:
         """Give reason and detail of every dead letter, in order."""
