@@ -50,8 +50,9 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-golden: setup ## Write the golden files of the wire formats anew; review the diff
+golden: setup ## Write the golden files of wire formats and alerts anew (pictures where Chromium is); review the diff
 	$(BIN)/python -m tests.golden.rewrite
+	$(BIN)/python -m tests.golden.alerts
 
 clean: ## Remove the environment, caches and the demo's data
 	rm -rf .venv .venv-* .nightbatch .airflow .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

@@ -17,6 +17,7 @@ from nightbatch.errors import ProviderBusy
 from nightbatch.job import Job
 from nightbatch.patrol import Told, patrol
 from nightbatch.ports import Message, Ports
+from nightbatch.steps.tell import TRIES
 from nightbatch.watchdog import Watch, look, skip
 from tests.memory_stack import Stack, job_of
 
@@ -287,7 +288,7 @@ def test_what_reached_nobody_is_said(post: Post) -> None:
     post.write("one")
     post.ran("one", 10)
     post.mail["team@example.com"] = MemoryNotifier()
-    post.mail["team@example.com"].failures.append(ProviderBusy("mail", "sending", cause="refused"))
+    post.mail["team@example.com"].failures += [ProviderBusy("mail", "sending", cause="refused")] * TRIES
 
     told = post.patrol(at(12, 2))
 

@@ -346,7 +346,7 @@ class RunIncomplete(Terminal):
     """The run adds up, and some rows are pending or still with the vendor."""
 
     def __init__(self, run_id: str, *, pending: int, reasons: str, why: Sequence[str] = ()) -> None:
-        self.run_id, self.pending, self.why = run_id, pending, tuple(why)
+        self.run_id, self.pending, self.reasons, self.why = run_id, pending, reasons, tuple(why)
         told = "".join(f" Why: {problem}" for problem in self.why)
         super().__init__(
             f"run {run_id} is incomplete: {pending:,} rows are pending ({reasons}). All else is loaded and nothing is "
@@ -358,7 +358,7 @@ class RunFailed(Terminal):
     """The run broke a limit that the job sets, for example its share of dead letters."""
 
     def __init__(self, run_id: str, *, problem: str, remedy: str) -> None:
-        self.run_id = run_id
+        self.run_id, self.problem, self.remedy = run_id, problem, remedy
         super().__init__(f"run {run_id}: {problem}. {remedy}")
 
 

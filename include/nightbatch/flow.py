@@ -34,6 +34,7 @@ from nightbatch.job import Job
 from nightbatch.job_sealed import unsealed
 from nightbatch.logs import about, logger
 from nightbatch.ports import Ports, RoundPlan, Run, Shard
+from nightbatch.steps.account_outage import note_sending_works
 from nightbatch.steps.ask_again import Ask, plan_retry, was_heard
 from nightbatch.steps.canary import hold_back, let_go, stopped
 from nightbatch.steps.cancel import stop_batches
@@ -42,6 +43,7 @@ from nightbatch.steps.discard import discard
 from nightbatch.steps.double import close_doubles
 from nightbatch.steps.ending import tell_ending
 from nightbatch.steps.estimate import Estimate
+from nightbatch.steps.figures import due_of
 from nightbatch.steps.give_up import give_up
 from nightbatch.steps.lanes import OpenLane
 from nightbatch.steps.late import late_shards
@@ -55,11 +57,11 @@ from nightbatch.steps.retry import bury, retry
 from nightbatch.steps.second_chance import seal_retry
 from nightbatch.steps.settle import Books, books_of, settle
 from nightbatch.steps.submit import submit
-from nightbatch.steps.tell import tell
 from nightbatch.steps.tidy import check_staging
+from nightbatch.steps.untold import tell_again
 from nightbatch.steps.validate import validate
 from nightbatch.steps.wait import wait
-from nightbatch.steps.warn import late_message, watch_deadline
+from nightbatch.steps.warn import tell_lateness, watch_deadline
 
 log = logger(__name__)
 
@@ -161,6 +163,8 @@ def advance(ports: Ports, job: Job, ref: ShardRef, *, sends: bool = True) -> Wai
     while True:
         shard = ports.ledger.shard(ref)
         repeats = repeats + 1 if shard == before else 0
+        if before is not None and before.state is not shard.state is ShardState.OPEN:
+            note_sending_works(ports, job, shard)
         if repeats > 2:
             # Somebody else has the shard in hand and we only get in each other's way.
             until = ports.clock.now() + timedelta(seconds=min(5.0, ports.settings.poll_from_s))
@@ -269,6 +273,7 @@ def finish(ports: Ports, job: Job, run: str, *, link: str = "") -> Books:
             problem = error
         state = ports.ledger.run(run)
         tell_ending(ports, job, state, books or books_of(state), problem, link=link)
+        tell_again(ports, job)
     if problem is not None:
         raise problem
     if books is None:
@@ -335,7 +340,7 @@ def tell_deadline(
     if run is not None and run.state in ("complete", "failed"):
         return
     run = run or Run(run_id(job.name, window, 1), job.name, window, 1, "open", due)
-    tell(ports, run.run, late_message(ports, job, run, kind=kind, due=due, link=link))
+    tell_lateness(ports, job, run, kind=kind, due=due, link=link)
 
 
 def sealed_job(ports: Ports, run: str) -> Job:
@@ -348,10 +353,7 @@ def sealed_job(ports: Ports, run: str) -> Job:
 
 def due_utc(ports: Ports, job: Job, run: Run) -> datetime | None:
     """Give a run's deadline: its own, else the job's for its window; None without either."""
-    if run.plan and run.plan.get("deadline_utc"):
-        return datetime.fromisoformat(str(run.plan["deadline_utc"]))
-    rule = job.deadline_rule()
-    return rule.due(run.window.end) if rule else None
+    return due_of(job, run)
 
 
 # --- waiting in one process -----------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from nightbatch.steps.discard import discard, discard_unused
 from nightbatch.steps.double import close_doubles, note_double
 from nightbatch.steps.outcome import Waiting
 from nightbatch.steps.tidy import Removal, measure, remove, why_kept
+from nightbatch.steps.untold import tell_again
 
 log = logger(__name__)
 
@@ -74,6 +75,8 @@ class Swept:
     """Dead run -> the state that it was closed in; with a dry run `open`."""
     waiting: dict[str, str] = field(default_factory=dict)
     """Dead run -> what its batches still wait for."""
+    told: dict[str, int] = field(default_factory=dict)
+    """Job -> messages that its people had not got when they were new, and have now."""
     discarded: int = 0
     """Attempts whose files at the vendor were deleted."""
     removed: list[Removal] = field(default_factory=list)
@@ -120,6 +123,8 @@ def _look_after(house: House, run: Run, swept: Swept) -> None:
     job = _job_of(run)
     shards, attempts = house.ledger.shards(run.run), house.ledger.attempts(run.run)
     if job is not None and not house.dry_run:
+        if run.job not in swept.told:
+            swept.told[run.job] = tell_again(house.ports_of(job), job)
         if waits := _close_doubles(house.ports_of(job), job, shards, attempts):
             swept.waiting[run.run] = waits[0]
         swept.discarded += _discard(house.ports_of(job), job, shards, attempts)

@@ -19,6 +19,7 @@ from nightbatch.logs import logger
 from nightbatch.ports import Event, Message
 from nightbatch.steps.absence import FAR, Sighting, fresh_message, instant, missing_message, over_message, stale_message
 from nightbatch.steps.tell import tell, wants
+from nightbatch.steps.untold import tell_again
 from nightbatch.watchdog import Watch, look
 
 log = logger(__name__)
@@ -105,7 +106,17 @@ def patrol(watch: Watch, folder: Path) -> Told:
             if episode.event.event_id not in ended:
                 _tell_again(watch, episode, told)
                 _tell_over(watch, kind, episode, told)
+    for one in told.sightings:
+        _tell_kept(watch, one.job)
     return told
+
+
+def _tell_kept(watch: Watch, job: Job) -> None:
+    """Tell what a channel did not take when it happened: the job's own next run may be a night away."""
+    try:
+        tell_again(watch.ports_of(job), job)
+    except NightbatchError as error:
+        log.warning("watchdog: could not tell people of %s what was kept: %s", job.name, error)
 
 
 def _by_people(sightings: Iterable[Sighting]) -> Iterator[list[Sighting]]:

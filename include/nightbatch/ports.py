@@ -404,6 +404,7 @@ MessageKind = Literal[
     "overdue",
     "failed",
     "incomplete",
+    "account",
     "canary",
     "cancelled",
     "paid_twice",
@@ -411,6 +412,8 @@ MessageKind = Literal[
     "missing_over",
     "stale",
     "stale_over",
+    "over",
+    "untold",
     "report",
 ]
 """What people can be told of; each has an entry in docs/runbook.md."""
@@ -475,7 +478,7 @@ class Notifier(Protocol):
     """`mail` or `slack`; together with the event id it names a delivery."""
 
     def send(self, message: Message) -> None:
-        """Deliver, or raise Transient."""
+        """Deliver, or raise Transient where trying again may help, Terminal where a person must mend something."""
 
 
 # --- ledger ---------------------------------------------------------------------------------------------------
@@ -554,6 +557,19 @@ class Gate:
     decided_by: str
     """Who released it; empty where nightbatch decided."""
     decided_utc: datetime
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that people are to be told, or that counts for it."""
+
+    event_id: str
+    kind: str
+    run: str
+    """The run, or another subject, that it is about."""
+    payload: Mapping[str, Any]
+    """A whole `Message` as JSON, or what was counted."""
+    recorded_utc: datetime
 
 
 @dataclass(frozen=True)
@@ -666,16 +682,6 @@ class QueuedShard:
     """When it last asked."""
     reason: str
     """What it was told then: who is ahead, and how full the queue is."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """What was written down before anybody was told of it."""
-
-    event_id: str
-    kind: str
-    payload: Mapping[str, Any]
-    recorded_utc: datetime
 
 
 class Ledger(Protocol):
@@ -959,7 +965,8 @@ class Ledger(Protocol):
         """
         Claim one delivery: True at most twice for one event and channel, and never after `note_delivered`.
 
-        A second True, for a caller that died while sending, comes only `again_after` the first.
+        A second True, for a caller that died while sending, comes only `again_after` the first. A claim that was given
+        back by `note_undelivered` does not count.
         """
 
     def delivery_claimed(self, event_id: str, channel: str) -> datetime | None:
@@ -968,11 +975,17 @@ class Ledger(Protocol):
     def note_delivered(self, event_id: str, channel: str, *, now: datetime) -> None:
         """Record that people were told."""
 
+    def note_undelivered(self, event_id: str, channel: str, *, now: datetime) -> None:
+        """Give a claim back, since the channel certainly took nothing; it may be claimed again `again_after` now."""
+
+    def undelivered(self, job: str, channel: str) -> list[Event]:
+        """List what was to be told about a job's runs and a channel did not take, in order."""
+
+    def events(self, subject: str) -> list[Event]:
+        """List the events about a run, or about another subject (`core/outage.py`), in order."""
+
     def deliveries(self, run: str) -> list[tuple[str, str, str]]:
         """List (event id, kind, channel) of what was delivered about a run."""
-
-    def events(self, about: str) -> list[Event]:
-        """List what was recorded with this name in the place of the run, in order."""
 
     # the watchdog
     def jobs(self) -> list[str]:

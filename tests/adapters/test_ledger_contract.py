@@ -891,6 +891,37 @@ def test_a_delivery_under_way_is_told_from_those_that_are_over(ledger: SqlLedger
     assert ledger.delivery_claimed("e1", "slack") is None, "it was claimed twice, and is never claimed again"
 
 
+def test_a_claim_that_was_given_back_may_be_claimed_again_later_and_as_often(ledger: SqlLedger, run: str) -> None:
+    ledger.record_event("e1", "late", run, {}, now=NOW)
+    moments = [NOW + number * AGAIN for number in range(5)]
+
+    for moment in moments:
+        assert ledger.may_deliver("e1", "mail", again_after=AGAIN, now=moment)
+        ledger.note_undelivered("e1", "mail", now=moment)
+        assert not ledger.may_deliver("e1", "mail", again_after=AGAIN, now=moment)
+
+    assert ledger.deliveries(run) == []
+    ledger.note_delivered("e1", "mail", now=LATER)
+    ledger.note_undelivered("e1", "mail", now=LATER)
+    assert ledger.deliveries(run) == [("e1", "late", "mail")]
+
+
+def test_what_a_channel_did_not_take_is_listed_by_job(ledger: SqlLedger, run: str) -> None:
+    job = run.partition("/")[0]
+    for event_id, about in (("e1", run), ("e2", "account openai c"), ("e3", f"{job}x/w/g1"), ("e4", run), ("e5", run)):
+        ledger.record_event(event_id, "late", about, {"title": event_id}, now=NOW)
+    for event_id in ("e1", "e2", "e3", "e4"):
+        ledger.may_deliver(event_id, "mail", again_after=AGAIN, now=NOW)
+    ledger.note_delivered("e4", "mail", now=NOW)
+
+    found = ledger.undelivered(job, "mail")
+
+    assert [(event.event_id, event.run, event.payload) for event in found] == [("e1", run, {"title": "e1"})]
+    assert ledger.undelivered(job, "slack") == []
+    assert [event.event_id for event in ledger.events(run)] == ["e1", "e4", "e5"]
+    assert ledger.events(run)[0].recorded_utc == NOW
+
+
 def test_what_was_delivered_is_not_claimed_again(ledger: SqlLedger, run: str) -> None:
     ledger.record_event("e1", "late", run, {}, now=NOW)
     assert ledger.may_deliver("e1", "mail", again_after=AGAIN, now=NOW)
@@ -1191,6 +1222,6 @@ def test_events_are_found_by_what_they_are_about(ledger: SqlLedger) -> None:
     ledger.record_event("c", "skipped", "job", {}, now=NOW)
 
     assert ledger.events("watchdog") == [
-        Event("b", "missing", {"n": 1}, NOW),
-        Event("a", "missing_over", {"n": 2}, LATER),
+        Event("b", "missing", "watchdog", {"n": 1}, NOW),
+        Event("a", "missing_over", "watchdog", {"n": 2}, LATER),
     ]

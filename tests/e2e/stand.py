@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -249,8 +250,10 @@ class Stand:
 
     def told(self, job: str) -> tuple[list[str], list[str]]:
         """List what people heard about a job: subjects of mails, and texts in Slack."""
-        mails = [mail.subject for mail in self.installation.mail.mails() if f": {job}: " in mail.subject]
-        texts = [message.text for message in self.installation.slack.messages() if f": {job}: " in message.text]
+        about = re.compile(rf"\b{job}/\d")
+        mails = [mail.subject for mail in self.installation.mail.mails() if about.search(mail.text)]
+        sent = self.installation.slack.messages()
+        texts = [message.text for message in sent if about.search(json.dumps(message.payload))]
         return mails, texts
 
     def command_line(self, job: str, *arguments: str, window: Window = WINDOW) -> subprocess.Popen[str]:

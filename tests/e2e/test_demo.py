@@ -40,7 +40,12 @@ WHOLE_S = 400.0
 PARENT = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
 """Stands in for `make`."""
 
-ANNOUNCED = {"Deadline (SLA) at risk": "at_risk", "Deadline (SLA) missed": "late", "Run report": "report"}
+ANNOUNCED = {
+    "Deadline (SLA) at risk": "at_risk",
+    "Deadline (SLA) missed": "late",
+    "It is over": "over",
+    "Run report": "report",
+}
 
 
 @dataclass
@@ -210,7 +215,7 @@ def test_every_figure_can_be_counted_again(folder: Path, told: dict[str, Any]) -
     assert f"agrees with the human ratings on {agreement[0]:,} of {agreement[1]:,} sentences" in told["text"]
     assert ", ".join(f"{topic} {count:,}" for topic, count in main_topics.most_common()) in told["text"]
     assert counted["review_sentiment"]["alerts"] == {
-        f"{kind} by {channel}": 1 for kind in ("at_risk", "late", "report") for channel in ("mail", "slack")
+        f"{kind} by {channel}": 1 for kind in ("at_risk", "late", "over", "report") for channel in ("mail", "slack")
     }
     for found in counted.values():
         assert found["pulled"] == 3_708 == found["loaded"] + sum(found["dead_letters"].values())

@@ -166,7 +166,9 @@ def test_a_revoked_key_is_told_once_and_the_run_goes_on_when_it_works_again(stan
     failed_after = monotonic_s() - began
     rows = len(stand.keys())
     mails, texts = stand.told("revoked")
-    assert mails == texts == [f"Run incomplete: revoked: {rows} rows are pending"]
+    assert mails == texts
+    [told] = mails
+    assert told.startswith("Account cannot be used: openai takes nothing through the connection ")
     assert stand.ledger("select sum(rows) from nb_pending where job = 'revoked'") == [(rows,)]
     assert stand.loaded("revoked") == []
     assert vendor.batch_ids() == []
@@ -180,6 +182,9 @@ def test_a_revoked_key_is_told_once_and_the_run_goes_on_when_it_works_again(stan
     found = vendor.state()["rows"]
     assert (found["billed"], found["billed_twice"]) == (rows, 0)
     assert vendor.batch_ids() == stand.known_batches("revoked")
+    mails, texts = stand.told("revoked")
+    assert mails == texts
+    assert [mail.partition(":")[0] for mail in mails] == ["Account cannot be used", "It is over"]
     print(f"\nfailed after {failed_after:.1f} s, complete after {monotonic_s() - began:.1f} s")
 
 
@@ -266,14 +271,15 @@ def test_the_command_line_and_a_manual_run_of_one_window_are_one_run(stand: Stan
 
 
 def test_a_missed_deadline_is_told_once_with_its_batch_and_a_link(stand: Stand, long_nights: LongNights) -> None:
-    """One mail and one message in Slack, about the shard that is late."""
+    """One mail and one message in Slack about the shard that is late, and one of each when it is over."""
     wait_until(lambda: all(stand.told("late")), what="people to be told", timeout_s=LONG_S)
     assert stand.end("late", long_nights.late) == "success"
 
     mails, texts = stand.told("late")
     assert mails == texts
-    [told] = mails
+    told, over = mails
     assert re.fullmatch(r"Deadline \(SLA\) missed: late: \d+ s late", told)
+    assert over == "It is over: late: the answers are there"
     [mail] = [mail for mail in stand.installation.mail.mails() if mail.subject == mails[0]]
     [message] = [found for found in stand.installation.slack.messages() if found.text == texts[0]]
     [late] = [batch["id"] for batch in stand.vendors["late"].state()["batches"] if batch["late_seconds"]]

@@ -11,7 +11,7 @@ from nightbatch.adapters.memory import FixedClock, MemoryNotifier
 from nightbatch.core.deadline import Lateness
 from nightbatch.errors import ProviderBusy, RunIncomplete
 from nightbatch.ports import Message
-from nightbatch.steps.tell import tell
+from nightbatch.steps.tell import TRIES, tell
 from nightbatch.steps.warn import watch_deadline
 from tests.memory_stack import NIGHT, KillAt, Killed, Stack, job_of, later
 from tests.messages import message_of
@@ -122,7 +122,7 @@ def test_a_channel_that_is_down_fails_nothing_and_silences_no_other() -> None:
     stack = stack_of(1)
     run = run_of(stack)
     mail, slack = MemoryNotifier("mail"), MemoryNotifier("slack")
-    mail.failures = [DOWN]
+    mail.failures = [DOWN] * TRIES
 
     told = tell(stack.ports(notifiers=lambda: (mail, slack)), run, message_about(run))
 
@@ -132,7 +132,7 @@ def test_a_channel_that_is_down_fails_nothing_and_silences_no_other() -> None:
 def test_a_channel_that_was_down_is_tried_once_more_later() -> None:
     stack = stack_of(1)
     run = run_of(stack)
-    stack.notifier.failures = [DOWN]
+    stack.notifier.failures = [DOWN] * TRIES
     tell(stack.ports(), run, message_about(run))
     later(stack, minutes=11)
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from nightbatch.adapters.ledger_engine import insert_absent
 from nightbatch.adapters.ledger_tables import deliveries, events
+from nightbatch.ports import Event
 
 
 def record(
@@ -26,22 +27,52 @@ def may_deliver(
     _check(connection, event_id)
     if insert_absent(connection, deliveries, event_id=event_id, channel=channel, claims=1, claimed_utc=now):
         return True
-    second = (
+    another = (
         sa.update(deliveries)
         .where(
             deliveries.c.event_id == event_id,
             deliveries.c.channel == channel,
-            deliveries.c.claims == 1,
+            deliveries.c.claims < 2,
             deliveries.c.delivered_utc.is_(None),
             # Neither claimed just now nor, by a clock that is a little ahead, in a moment.
             sa.not_(
                 sa.and_(deliveries.c.claimed_utc > now - again_after, deliveries.c.claimed_utc < now + again_after)
             ),
         )
-        .values(claims=2, claimed_utc=now)
+        .values(claims=deliveries.c.claims + 1, claimed_utc=now)
         .returning(deliveries.c.claims)
     )
-    return connection.execute(second).first() is not None
+    return connection.execute(another).first() is not None
+
+
+def note_undelivered(connection: sa.Connection, event_id: str, channel: str, *, now: datetime) -> None:
+    """Give a claim back, since nothing was delivered; see the port."""
+    here = sa.and_(deliveries.c.event_id == event_id, deliveries.c.channel == channel)
+    is_claimed = sa.and_(here, deliveries.c.delivered_utc.is_(None), deliveries.c.claims > 0)
+    values = {"claims": deliveries.c.claims - 1, "claimed_utc": now}
+    connection.execute(sa.update(deliveries).where(is_claimed).values(**values))
+
+
+def undelivered(connection: sa.Connection, job: str, channel: str) -> list[Event]:
+    """List what a channel did not take; see the port."""
+    is_jobs = events.c.run.startswith(f"{job}/", autoescape=True)
+    statement = (
+        sa.select(events)
+        .join(deliveries, deliveries.c.event_id == events.c.event_id)
+        .where(is_jobs, deliveries.c.channel == channel, deliveries.c.delivered_utc.is_(None), deliveries.c.claims < 2)
+        .order_by(events.c.recorded_utc, events.c.event_id)
+    )
+    return [_event(row) for row in connection.execute(statement)]
+
+
+def listed(connection: sa.Connection, subject: str) -> list[Event]:
+    """List the events about a run, or another subject, in order."""
+    statement = sa.select(events).where(events.c.run == subject).order_by(events.c.recorded_utc, events.c.event_id)
+    return [_event(row) for row in connection.execute(statement)]
+
+
+def _event(row: sa.Row[Any]) -> Event:
+    return Event(row.event_id, row.kind, row.run, row.payload, row.recorded_utc)
 
 
 def claimed(connection: sa.Connection, event_id: str, channel: str) -> datetime | None:

@@ -37,7 +37,7 @@ from nightbatch.core.money import Cost
 from nightbatch.core.proof import Link
 from nightbatch.core.window import Window
 from nightbatch.errors import MustWait
-from nightbatch.ports import Attempt, CostLine, Gate, Intent, PendingFile, RoundPlan, Run, Shard
+from nightbatch.ports import Attempt, CostLine, Event, Gate, Intent, PendingFile, RoundPlan, Run, Shard
 
 
 class SqlLedger(Queueing, Tidying, Watching):
@@ -341,6 +341,21 @@ class SqlLedger(Queueing, Tidying, Watching):
         """Record that people were told."""
         with self._database.write() as connection:
             ledger_events.note_delivered(connection, event_id, channel, now=now)
+
+    def note_undelivered(self, event_id: str, channel: str, *, now: datetime) -> None:
+        """Give a claim back, since nothing was delivered."""
+        with self._database.write() as connection:
+            ledger_events.note_undelivered(connection, event_id, channel, now=now)
+
+    def undelivered(self, job: str, channel: str) -> list[Event]:
+        """List what was to be told about a job's runs and a channel did not take."""
+        with self._database.read() as connection:
+            return ledger_events.undelivered(connection, job, channel)
+
+    def events(self, subject: str) -> list[Event]:
+        """List the events about a run, or another subject, in order."""
+        with self._database.read() as connection:
+            return ledger_events.listed(connection, subject)
 
     def deliveries(self, run: str) -> list[tuple[str, str, str]]:
         """List (event id, kind, channel) of what was delivered about a run."""

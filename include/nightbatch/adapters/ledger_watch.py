@@ -7,21 +7,15 @@ from collections import defaultdict
 import sqlalchemy as sa
 
 from nightbatch.adapters.ledger_engine import Database
-from nightbatch.adapters.ledger_tables import events, jobs, pending, rounds, runs
+from nightbatch.adapters.ledger_tables import jobs, pending, rounds, runs
 from nightbatch.core.gaps import RunSpan
 from nightbatch.core.window import Window
-from nightbatch.ports import Event
 
 
 class Watching:
     """The methods of the ledger that the watchdog asks; see the port."""
 
     _database: Database
-
-    def events(self, about: str) -> list[Event]:
-        """List what was recorded with this name in the place of the run, in order."""
-        with self._database.read() as connection:
-            return list_events(connection, about)
 
     def jobs(self) -> list[str]:
         """List the jobs that have a run, sorted."""
@@ -76,9 +70,3 @@ def _answered(connection: sa.Connection, job: str, states: dict[str, str]) -> se
         if takers[run] <= answered:
             answered.add(run)
     return answered
-
-
-def list_events(connection: sa.Connection, about: str) -> list[Event]:
-    """List the events about a run, or about what else has that name, in the order they were written down."""
-    statement = sa.select(events).where(events.c.run == about).order_by(events.c.recorded_utc, events.c.event_id)
-    return [Event(row.event_id, row.kind, row.payload, row.recorded_utc) for row in connection.execute(statement)]

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nightbatch.errors import NightbatchError, RunCancelled, RunIncomplete
+from nightbatch.errors import NightbatchError, RunCancelled, RunFailed, RunIncomplete
 from nightbatch.job import Job
 from nightbatch.ports import Gate, Message, Ports, Run
 
+from .account_outage import note_run_is_done, tell_account
 from .canary import stopped, why
 from .figures import book_facts, moment, rows_of, usd
 from .report import report
 from .settle import Books
 from .tell import tell, wants
+from .warn import end_lateness
 
 
 def tell_ending(
     ports: Ports, job: Job, run: Run, books: Books | None, problem: NightbatchError | None, *, link: str = ""
 ) -> None:
     """Send the report of a run that is complete, or say that it failed or is incomplete."""
+    end_lateness(ports, job, run, is_well=problem is None, link=link)
     if problem is None:
+        note_run_is_done(ports, job, run)
         if books is not None and wants(job, "report"):
             tell(ports, run.run, report(ports, job, run, books, link=link), waits=True)
+        return
+    if books is not None and wants(job, "account") and tell_account(ports, job, run, books, problem, link=link):
         return
     message = _bad_ending(ports, job, run, books, problem, link=link)
     if wants(job, message.kind):
@@ -37,14 +43,14 @@ def _bad_ending(
         # A run may fail, be cleared, and fail again: each ending is an event of its own.
         event_id=f"{run.run}:failed:{books.state if books else 'no-plan'}:{now:%Y%m%dT%H%M%S}",
         kind="failed",
-        title=f"{run.job}: the run failed",
-        happened=str(problem),
+        title=f"{run.job}, window {run.window}",
+        happened=_sentence(problem.problem) if isinstance(problem, RunFailed) else str(problem),
         since=moment(job, now),
         rows=rows_of(books) if books else "none: nothing was sent",
         money=f"{usd(spent)} spent; {usd(reserved)} still reserved" if reserved else f"{usd(spent)} spent, no more",
         happens_next="Nothing more for this window. Loaded answers stay. The job's next run goes ahead on its own.",
-        to_do="Mend what is named above. Then clear the run in Airflow (with downstream), or run the window again.",
-        commands=(f"nightbatch status {run.job}", again(run)),
+        to_do=problem.remedy if isinstance(problem, RunFailed) else _MEND,
+        commands=(f"nightbatch status {run.job}", _mending(run, books)),
         if_nobody="The window stays as it is: what has no answer now gets none.",
         facts=(("Window", str(run.window)), ("Run", run.run), *(book_facts(books) if books else ())),
         link=link or ports.settings.ui_base_url,
@@ -55,6 +61,20 @@ def _bad_ending(
     if gate is not None:
         return _held_back(run, message, gate)
     return _incomplete(run, message, problem) if isinstance(problem, RunIncomplete) else message
+
+
+_MEND = "Mend what is named above. Then clear the run in Airflow (with downstream), or run the window again."
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+def _mending(run: Run, books: Books | None) -> str:
+    """Give the command that does something about a failed run: one with a plan stays failed without another plan."""
+    if books is not None and books.letters:
+        return f"nightbatch retry {run.run}"
+    return again(run) if books is None else f"{again(run)} --force"
 
 
 def again(run: Run) -> str:
@@ -69,7 +89,6 @@ def _cancelled(job: Job, run: Run, message: Message, problem: RunCancelled) -> M
         # Whoever settles it then, the command or the Dag, tells of one cancel once.
         event_id=f"{run.run}:cancelled",
         kind="cancelled",
-        title=f"{run.job}: a person cancelled the run",
         since=moment(job, problem.since),
         to_do="Nothing, if that is as it should be. The command sends what was dropped after all, and asks first.",
         commands=(f"nightbatch retry {run.run} --reason cancelled",),
@@ -81,8 +100,7 @@ def _held_back(run: Run, message: Message, gate: Gate) -> Message:
     return replace(
         message,
         kind="canary",
-        title=f"{run.job}: the canary stopped the run",
-        happened=f"{why(gate)[:1].upper()}{why(gate)[1:]}. {message.happened}",
+        happened=_sentence(why(gate)),
         happens_next="The other rows are not sent and stay pending; nothing more is spent on this window.",
         to_do=(
             "Look at the canary's answers. If they are good, release them, then clear the run in Airflow (with "
@@ -98,6 +116,8 @@ def _incomplete(run: Run, message: Message, problem: RunIncomplete) -> Message:
         message,
         kind="incomplete",
         title=f"{run.job}: {problem.pending:,} rows are pending",
+        commands=(f"nightbatch status {run.job}", again(run)),
+        happened=" ".join([f"{problem.pending:,} rows are pending: {problem.reasons}.", *problem.why]),
         happens_next="The job's next run takes the pending rows first. Loaded answers stay; nothing is paid twice.",
         to_do=(
             "Mend the cause above. Then clear the run in Airflow (with downstream), or run the window again: it goes "

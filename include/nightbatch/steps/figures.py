@@ -24,7 +24,16 @@ def moment(job: Job, when: datetime) -> str:
     local = when.astimezone(ZoneInfo(job.timezone))
     if not local.utcoffset():
         return utc
-    return f"{local:%Y-%m-%d %H:%M} {job.timezone} ({utc})"
+    same_day = local.date() == when.astimezone(UTC).date()
+    return f"{local:%Y-%m-%d %H:%M} {job.timezone} ({utc[11:] if same_day else utc})"
+
+
+def due_of(job: Job, run: Run) -> datetime | None:
+    """Give a run's deadline: its own, else the job's for its window; None without either."""
+    if run.plan and run.plan.get("deadline_utc"):
+        return datetime.fromisoformat(str(run.plan["deadline_utc"]))
+    rule = job.deadline_rule()
+    return rule.due(run.window.end) if rule else None
 
 
 def span(seconds: float) -> str:
@@ -59,8 +68,8 @@ def batch_words(shard: Shard) -> str:
 
 def rows_of(books: Books) -> str:
     """Say in one line what became of a run's rows."""
-    bad = f"{books.dead_rows:,} dead letters, {books.pending_rows + books.in_flight:,} pending"
-    return f"{books.rows:,} in the run: {books.merged:,} answers loaded, {books.unchanged:,} unchanged, {bad}"
+    bad = f"{books.dead_rows:,} dead, {books.pending_rows + books.in_flight:,} pending"
+    return f"{books.rows:,} in the run: {books.merged:,} loaded, {books.unchanged:,} unchanged, {bad}"
 
 
 def book_facts(books: Books) -> tuple[tuple[str, str], ...]:

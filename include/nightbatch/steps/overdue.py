@@ -30,7 +30,7 @@ def overdue_message(ports: Ports, job: Job, run: Run, *, since: datetime, reason
         event_id=f"{run.run}:overdue",
         kind="overdue",
         title=f"{run.job}: a batch has not ended in the vendor's own time",
-        happened=reason,
+        happened=f"The vendor's own time for a batch is over, and it has not ended: {reason}.",
         since=f"{moment(job, since)}, when it should have ended",
         rows=f"{rows:,} rows in {len(shards)} open shards",
         money=money_of(ports.ledger, run.run),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 import msgspec
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_exponential
 
-from nightbatch.errors import NightbatchError
+from nightbatch.errors import NightbatchError, Transient
 from nightbatch.job import Job
 from nightbatch.logs import logger
-from nightbatch.ports import Message, MessageKind, Ports
+from nightbatch.ports import Message, MessageKind, Notifier, Ports
 
 log = logger(__name__)
 
@@ -19,6 +20,7 @@ OCCASIONS: dict[MessageKind, str] = {
     "overdue": "late",
     "failed": "failed",
     "incomplete": "failed",
+    "account": "failed",
     "canary": "failed",
     "cancelled": "failed",
     "paid_twice": "failed",
@@ -28,9 +30,13 @@ OCCASIONS: dict[MessageKind, str] = {
     "stale_over": "stale",
     "report": "report",
 }
-"""Which word of a job's `notify.on` asks for which messages."""
+"""Which word of a job's `notify.on` asks for which messages. `over` and `untold` follow others, and need none."""
 
 
+TRIES = 3
+"""How often a message is tried over a channel that does not take it."""
+MOST_TRYING_S = 60.0
+"""After so long no further try is begun: a run does not wait for a slow mail server."""
 MOST_PAUSE_S = 5.0
 """How long, at most, a message that somebody else is sending is left alone between two looks."""
 
@@ -55,13 +61,26 @@ def tell(ports: Ports, run: str, message: Message, *, waits: bool = False) -> in
         if not _is_ours_to_tell(ports, message.event_id, notifier.channel, waits=waits):
             continue
         try:
-            notifier.send(message)
+            send(ports, notifier, message)
         except NightbatchError as error:
-            log.warning("could not tell people by %s: %s", notifier.channel, error)
+            log.warning("could not tell people by %s, and will try again later: %s", notifier.channel, error)
+            ports.ledger.note_undelivered(message.event_id, notifier.channel, now=now())
             continue
         ports.ledger.note_delivered(message.event_id, notifier.channel, now=now())
         delivered += 1
     return delivered
+
+
+def send(ports: Ports, notifier: Notifier, message: Message) -> None:
+    """Send a message, some times where that may help; raises what the last try raised."""
+    tries = Retrying(
+        sleep=ports.clock.sleep,
+        stop=stop_after_attempt(TRIES) | stop_after_delay(MOST_TRYING_S),
+        wait=wait_exponential(multiplier=1, max=MOST_PAUSE_S),
+        retry=retry_if_exception_type(Transient),
+        reraise=True,
+    )
+    tries(notifier.send, message)
 
 
 def _is_ours_to_tell(ports: Ports, event_id: str, channel: str, *, waits: bool) -> bool:

@@ -84,8 +84,8 @@ def test_a_server_that_is_gone_is_a_transient_error():
     assert "hunter2" not in str(told.value)
 
 
-def test_a_server_that_takes_no_login_is_a_transient_error(sink):
-    with pytest.raises(StorageUnavailable) as told:
+def test_a_server_that_takes_no_login_is_not_asked_again(sink):
+    with pytest.raises(ConnectionInvalid) as told:
         notifier(sink.port, login="night", password="hunter2").send(MESSAGE)
 
     assert "hunter2" not in str(told.value)

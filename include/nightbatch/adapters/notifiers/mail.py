@@ -29,7 +29,7 @@ from nightbatch.adapters.notifiers.wording import (
     one_line,
     safe_link,
 )
-from nightbatch.errors import ConnectionInvalid, StorageUnavailable
+from nightbatch.errors import ConnectionInvalid, NightbatchError, StorageUnavailable
 from nightbatch.ports import Connection, Message
 
 TIMEOUT_S = 30.0
@@ -62,7 +62,7 @@ class MailNotifier:
             )
 
     def send(self, message: Message) -> None:
-        """Deliver, or raise StorageUnavailable; what it says holds no address and no password."""
+        """Deliver, or raise StorageUnavailable or ConnectionInvalid; what it says holds no address and no password."""
         mail = self._composed(message)
         try:
             with self._server() as server:
@@ -70,8 +70,7 @@ class MailNotifier:
                     server.login(self._connection.login, self._connection.password)
                 server.send_message(mail)
         except (smtplib.SMTPException, OSError) as error:
-            code = getattr(error, "smtp_code", "")
-            raise StorageUnavailable("mail", cause=f"{type(error).__name__} {code}".strip()) from None
+            raise _failure(self._connection.conn_id, error) from None
 
     def _server(self) -> smtplib.SMTP:
         connection, timeout_s = self._connection, float(self._connection.extra.get("timeout") or TIMEOUT_S)
@@ -101,6 +100,21 @@ class MailNotifier:
         mail.set_content(text_of(message))
         mail.add_alternative(html_of(message), subtype="html")
         return mail
+
+
+def _failure(conn_id: str, error: Exception) -> NightbatchError:
+    """Say whether trying again may help; a server that refuses a login is not asked twice, or it locks the account."""
+    code = getattr(error, "smtp_code", 0)
+    said = f"{type(error).__name__} {code or ''}".strip()
+    if isinstance(error, smtplib.SMTPAuthenticationError | smtplib.SMTPNotSupportedError) or 500 <= int(code) < 600:
+        return ConnectionInvalid(
+            conn_id, problem=f"the mail server refuses ({said})", remedy="Mend its login and `from_email`"
+        )
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        return ConnectionInvalid(
+            conn_id, problem="the mail server takes none of the addresses", remedy="Mend `notify.mail` in the job"
+        )
+    return StorageUnavailable("mail", cause=said)
 
 
 def _message_id(event_id: str) -> str:
@@ -153,7 +167,12 @@ def html_of(message: Message) -> str:
 def _template() -> Template:
     source = files(__package__).joinpath("mail.html").read_text(encoding="utf-8")
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=_safe, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_safe,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     return environment.from_string(source)
 

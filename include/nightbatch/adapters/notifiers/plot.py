@@ -41,7 +41,7 @@ def plots(history: Sequence[PastRun]) -> tuple[Plot, ...]:
     cost = [run.cost_usd for run in history]
     return (
         Plot(f"Rows a run (most: {max(rows):,})", tuple(_rows_bars(history, max(rows))), sparkline(rows)),
-        Plot(f"Cost a run (most: {max(cost):,.4f} USD)", tuple(_cost_bars(history, max(cost))), sparkline(cost)),
+        Plot(f"Cost a run (most: {max(cost):,.2f} USD)", tuple(_cost_bars(history, max(cost))), sparkline(cost)),
     )
 
 
@@ -52,7 +52,7 @@ def plot_lines(history: Sequence[PastRun]) -> list[str]:
     first, last = (one_line(run.day, 20) for run in (history[0], history[-1]))
     head = f"The last {len(history)} runs, {first} to {last}, oldest first:"
     bad = "".join("x" if run.dead + run.pending else "." for run in history)
-    return [head, *(f"  {plot.line}  {plot.title}" for plot in found), f"  {bad}  x: with dead letters or pending rows"]
+    return [head, *(line for plot in found for line in (plot.title, plot.line)), "x: dead letters or pending rows", bad]
 
 
 def sparkline(values: Sequence[int | Decimal]) -> str:

@@ -22,7 +22,7 @@ from nightbatch.adapters.notifiers.wording import (
     one_line,
     safe_link,
 )
-from nightbatch.errors import ConnectionInvalid, StorageUnavailable
+from nightbatch.errors import ConnectionInvalid, NightbatchError, StorageUnavailable
 from nightbatch.ports import Connection, Message
 
 TIMEOUT_S = 10.0
@@ -49,6 +49,7 @@ class SlackNotifier:
     channel = "slack"
 
     def __init__(self, connection: Connection) -> None:
+        self._conn_id = connection.conn_id
         token, host = connection.password.strip(), connection.host
         if not token:
             raise ConnectionInvalid(
@@ -65,7 +66,7 @@ class SlackNotifier:
             )
 
     def send(self, message: Message) -> None:
-        """Deliver, or raise StorageUnavailable; what it says never holds the webhook's address."""
+        """Deliver, or raise StorageUnavailable or ConnectionInvalid; neither holds the webhook's address."""
         request = urllib.request.Request(  # noqa: S310 - the scheme was checked above
             self._url, data=orjson.dumps(payload(message)), headers={"Content-Type": "application/json"}
         )
@@ -74,11 +75,19 @@ class SlackNotifier:
                 reply.read(1_000)
         except urllib.error.HTTPError as error:
             error.close()
-            raise StorageUnavailable("slack", cause=f"HTTP {error.code}") from None
+            raise _refusal(self._conn_id, error.code) from None
         except (OSError, http.client.HTTPException) as error:
             root = getattr(error, "reason", error)
             # Not chained: the address, which is the secret, travels with the exception.
             raise StorageUnavailable("slack", cause=type(root).__name__) from None
+
+
+def _refusal(conn_id: str, status: int) -> NightbatchError:
+    """Say whether trying again may help: too much at once and a server's own errors pass, all else stays."""
+    if status in (408, 429) or status >= 500:
+        return StorageUnavailable("slack", cause=f"HTTP {status}")
+    remedy = "Make a new webhook and put its address into it"
+    return ConnectionInvalid(conn_id, problem=f"the webhook is refused (HTTP {status})", remedy=remedy)
 
 
 def payload(message: Message) -> dict[str, Any]:
@@ -106,7 +115,7 @@ def payload(message: Message) -> dict[str, Any]:
     event = f"Event {one_line(message.event_id, 200)}. {REPEAT}"
     blocks.append({"type": "context", "elements": [_plain(event)]})
     return {
-        "text": _escaped(f"{mark} {announced(message, 300)}"),
+        "text": _escaped(announced(message, 300)),
         "blocks": blocks,
         "unfurl_links": False,
         "unfurl_media": False,

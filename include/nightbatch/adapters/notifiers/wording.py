@@ -14,6 +14,7 @@ KINDS: dict[MessageKind, str] = {
     "overdue": "Batch overdue at the vendor",
     "failed": "Run failed",
     "incomplete": "Run incomplete",
+    "account": "Account cannot be used",
     "canary": "Stopped by the canary",
     "cancelled": "Run cancelled",
     "paid_twice": "Paid twice",
@@ -21,6 +22,8 @@ KINDS: dict[MessageKind, str] = {
     "missing_over": "Runs come again",
     "stale": "Answers too old",
     "stale_over": "Answers fresh again",
+    "over": "It is over",
+    "untold": "Told late",
     "report": "Run report",
 }
 """How each kind of message is announced."""
@@ -39,6 +42,8 @@ URGENCY: dict[MessageKind, Urgency] = {
     "cancelled": "look",
     "missing_over": "look",
     "stale_over": "good",
+    "untold": "look",
+    "over": "good",
     "report": "good",
 }
 """How a message looks from afar: a person may have a look, or can go on sleeping; for all others one must act."""

@@ -34,6 +34,8 @@ class MailSink:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.host, self.port = folder, LOOPBACK, 0
+        self.refuses, self.delay_s = "", 0.0
+        """What it says in the place of taking a mail, as `451 try later`, and how long it thinks before."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="mail sink", daemon=True)
 
@@ -67,6 +69,9 @@ class MailSink:
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's name
         """Store one mail; called by the SMTP server."""
         del server, session
+        await asyncio.sleep(self.delay_s)
+        if self.refuses:
+            return self.refuses
         content = envelope.content or b""
         body = content.encode() if isinstance(content, str) else content
         head = json.dumps({"from": envelope.mail_from, "to": envelope.rcpt_tos})
@@ -87,7 +92,7 @@ def _read(file: Path) -> Mail:
     return Mail(
         sender=envelope["from"],
         recipients=envelope["to"],
-        subject=str(message["Subject"] or ""),
+        subject=str(message["Subject"] or "").strip(),  # a long one is folded, and may begin with the fold
         text=_body(message, "plain"),
         html=_body(message, "html"),
         file=file,

@@ -2,6 +2,8 @@
 
 import json
 import threading
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,6 +35,8 @@ class SlackSink:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self.refuses, self.delay_s = 0, 0.0
+        """The HTTP status that it gives in the place of taking a message, and how long it thinks before."""
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer((LOOPBACK, 0), _handler_for(self))
         self._server.daemon_threads = True
@@ -84,10 +88,18 @@ def _handler_for(sink: SlackSink) -> type[BaseHTTPRequestHandler]:
             except ValueError:
                 self._answer(400, b"invalid_payload")
                 return
+            time.sleep(sink.delay_s)
+            if sink.refuses:
+                self._answer(sink.refuses, b"refused")
+                return
             sink.keep(self.path, payload)
             self._answer(200, b"ok")
 
         def _answer(self, status: int, body: bytes) -> None:
+            with suppress(ConnectionError):  # who sent it may not have waited
+                self._reply(status, body)
+
+        def _reply(self, status: int, body: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Type", "text/html")
             self.send_header("Content-Length", str(len(body)))
