@@ -159,7 +159,7 @@ def migrate(
     """Make or upgrade the ledger's tables; older versions go on beside it, or it is refused while runs are open."""
     with errors_told():
         ledger = ledger_of_environment(anyway=anyway)
-        show.note(f"ledger {ledger.ledger_id} is up to date for nightbatch {__version__}")
+        show.note(f"ledger {ledger.ledger_id} is up to date")
 
 
 app.command()(release)
