@@ -300,6 +300,14 @@ def test_the_runbook_has_an_entry_for_every_error_and_every_alert() -> None:
     assert sorted(entry.strip("`") for entry in entries if entry.startswith("`")) == sorted(KINDS)
 
 
+def test_every_alert_of_the_runbook_says_how_it_is_announced_and_shows_it() -> None:
+    text = page("docs/runbook.md")
+    shown = re.findall(r"^### `(\w+)`\n\n“(.+): …” \(\[picture\]\((\S+)\)\)$", text, re.MULTILINE)
+
+    assert {kind: announced for kind, announced, _ in shown} == KINDS
+    assert [file for kind, _, file in shown if not Path(file).stem.startswith(kind)] == []
+
+
 def test_every_entry_of_the_runbook_says_what_to_do_and_what_happens_otherwise() -> None:
     text = page("docs/runbook.md")
     entries = re.split(r"^### ", text, flags=re.MULTILINE)[1:]
