@@ -25,6 +25,7 @@ from tests.steps.test_account import Otherwise
 from tests.steps.test_canary import canary_job, refuses
 from tests.steps.test_cancel import Slow
 from tests.steps.test_double import frozen
+from tests.steps.test_quality import after_a_good_night, rated_job, rates
 
 UI = "https://airflow.example.com"
 MAIL = {"mail": ["a@example.com"], "on": ["at_risk", "late", "failed", "report"]}
@@ -116,6 +117,15 @@ def canary() -> Message:
     stack = Stack(RECORDS)
     stack.vendor.answer = refuses
     _ends(stack, canary_job())
+    return last(stack)
+
+
+def held_back() -> Message:
+    """What came back is not as it was the night before."""
+    stack = after_a_good_night()
+    stack.vendor.answer = rates("bad")
+    with suppress(NightbatchError):
+        flow.run(ports_of(stack), rated_job(notify=MAIL), NEXT_NIGHT)
     return last(stack)
 
 
@@ -243,6 +253,7 @@ ALERTS: dict[str, Callable[[], Message]] = {
         failed_unplanned,
         incomplete,
         canary,
+        held_back,
         cancelled,
         paid_twice,
         account,

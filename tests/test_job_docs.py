@@ -19,12 +19,14 @@ from nightbatch.job import (
     ModelChoice,
     Notify,
     Prompt,
+    QualitySpec,
     QuerySourceSpec,
     ShardSpec,
     TableSinkSpec,
 )
 from nightbatch.job_file import load_job
 from nightbatch.job_parts import RESERVED_PARAMS
+from nightbatch.job_quality import RangeSpec
 
 PAGE = Path(__file__).parent.parent / "docs" / "job-file.md"
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -39,6 +41,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "deadline": DeadlineSpec,
     "shard": ShardSpec,
     "canary": CanarySpec,
+    "quality": QualitySpec,
+    "quality-range": RangeSpec,
     "notify": Notify,
 }
 

@@ -14,9 +14,10 @@ from rich.text import Text
 from nightbatch.cli_show import console, count, note, usd
 from nightbatch.core.shard import ShardState
 from nightbatch.core.verdict import Reason
+from nightbatch.steps.release import QUALITY, stopped
 
 if TYPE_CHECKING:
-    from nightbatch.ports import Ledger, Run, Shard
+    from nightbatch.ports import Gate, Ledger, Run, Shard
 
 
 def never_ran(job: str, known: Sequence[str]) -> None:
@@ -57,14 +58,21 @@ def _status_facts(ledger: Ledger, run: Run, now: datetime) -> Iterator[tuple[str
         from nightbatch.steps.figures import letter_facts
 
         yield from ((name.lower(), words) for name, words in letter_facts(run.run, run.books.get("letters", ())))
-    gate = ledger.gate(run.run, "canary")
-    if run.state != "complete" and gate is not None and gate.state == "stopped":
-        yield "waits for", f"a person: {'; '.join(gate.facts['breaches'])}"
-        yield "next", f"nightbatch release {run.run}, then run the window again; or the job's next run, with a canary"
+    gates = stopped(ledger, run.run) if run.state != "complete" else []
+    if gates:
+        yield "waits for", f"a person: {'; '.join(words for gate in gates for words in gate.facts['breaches'])}"
+        yield "next", _release_words(run, gates[0])
     elif run.state != "complete":
         yield "waits for", _waits_for(shards, now)
         yield from _in_line(ledger, run, now)
         yield "next", _next_action(run, shards)
+
+
+def _release_words(run: Run, gate: Gate) -> str:
+    if gate.kind == QUALITY:
+        look = f"nightbatch release {run.run} --look shows answers"
+        return f"{look}; without --look it lets them go, with --discard it does not; then run the window again"
+    return f"nightbatch release {run.run}, then run the window again; or the job's next run, with a canary"
 
 
 def _in_line(ledger: Ledger, run: Run, now: datetime) -> Iterator[tuple[str, str]]:

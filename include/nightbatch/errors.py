@@ -29,8 +29,10 @@ NightbatchError
     ├── PlanUnreadable      a run was sealed by a version that this one does not understand
     ├── NothingToRetry      no dead letter of the reasons asked for can be sent again
     ├── RunIncomplete       the run adds up, and rows are pending
+    │   └── RunHeldBack     the quality gate stopped it, and a person decides
     ├── RunFailed           the run broke a limit of the job
-    │   └── RunCancelled    a person cancelled it before every row was answered
+    │   ├── RunCancelled    a person cancelled it before every row was answered
+    │   └── RunDiscarded    a person discarded what the quality gate held back
     └── DoesNotAddUp        the books do not balance
 """
 
@@ -354,6 +356,22 @@ class RunIncomplete(Terminal):
         )
 
 
+class RunHeldBack(RunIncomplete):
+    """The quality gate stopped the run: what came back is collected, and waits for a person."""
+
+    def __init__(self, run_id: str, *, held_back: int, loaded: int, breaches: Sequence[str]) -> None:
+        self.run_id, self.pending, self.why = run_id, held_back, tuple(breaches)
+        self.held_back = held_back
+        more = f"; and {len(self.why) - 3:,} more" if len(self.why) > 3 else ""
+        Terminal.__init__(
+            self,
+            f"run {run_id} waits for a person: the quality gate stopped it. {'; '.join(self.why[:3])}{more}. "
+            f"{held_back:,} rows that came back are kept and not loaded, {loaded:,} answers were loaded before, and "
+            f"nothing more is sent. `nightbatch release {run_id} --look` shows examples; then type `nightbatch release "
+            f"{run_id}`, or the same with --discard, and run the window again or clear it. Nothing is paid twice.",
+        )
+
+
 class RunFailed(Terminal):
     """The run broke a limit that the job sets, for example its share of dead letters."""
 
@@ -373,6 +391,20 @@ class RunCancelled(RunFailed):
             f"{cost_usd:.4f} USD; {dropped:,} rows are dead letters, and nothing sends them on its own",
             remedy=f"To send them after all, as they were rendered: `nightbatch retry {run_id} --reason cancelled`. To "
             "ask them with another prompt: mend it, and run the window with force.",
+        )
+
+
+class RunDiscarded(RunFailed):
+    """A person discarded the answers that the quality gate held back."""
+
+    def __init__(self, run_id: str, *, discarded: int, loaded: int, cost_usd: Decimal) -> None:
+        self.discarded, self.loaded = discarded, loaded
+        super().__init__(
+            run_id,
+            problem=f"a person discarded what the quality gate held back. {discarded:,} rows are dead letters, and "
+            f"{loaded:,} answers are loaded, for {cost_usd:.4f} USD",
+            remedy="Mend prompt, schema or model, and run the window with force: it asks these rows anew. `nightbatch "
+            f"retry {run_id} --reason discarded` asks the same questions again.",
         )
 
 

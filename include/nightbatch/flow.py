@@ -36,7 +36,7 @@ from nightbatch.logs import about, logger
 from nightbatch.ports import Ports, RoundPlan, Run, Shard
 from nightbatch.steps.account_outage import note_sending_works
 from nightbatch.steps.ask_again import Ask, plan_retry, was_heard
-from nightbatch.steps.canary import hold_back, let_go, stopped
+from nightbatch.steps.canary import hold_back
 from nightbatch.steps.cancel import stop_batches
 from nightbatch.steps.chain import rounds_of
 from nightbatch.steps.discard import discard
@@ -51,6 +51,9 @@ from nightbatch.steps.load import context_of, load
 from nightbatch.steps.outcome import Finished, Moved, Outcome, Waiting
 from nightbatch.steps.overdue import tell_overdue
 from nightbatch.steps.planning import Options, Progress, Watch, look_ahead, seal_plan, with_model
+from nightbatch.steps.quality import hold_load, hold_send
+from nightbatch.steps.release import QUALITY, decided, let_go, stands_still, stopped
+from nightbatch.steps.release import discard as discard_held
 from nightbatch.steps.resolve import resolve
 from nightbatch.steps.resume import Past, past_of
 from nightbatch.steps.retry import bury, retry
@@ -107,10 +110,11 @@ def prepare(
     if options.retry is not None and not was_heard(ports.ledger, job.name, window, options.retry):
         return _send_dead_again(ports, job, window, options.retry, options)
     past = past_of(ports.ledger, job.name, window, limit=options.limit, asker=options.force)
-    if options.release:
-        _release(ports, past, options.release)
-    if past.forced_away and give_up(ports, past.forced_away):
-        _close(ports, past.forced_away)
+    if options.release or options.discard:
+        _decide(ports, past, options)
+    away = past.forced_away
+    if away and (give_up(ports, away) or _throw_away(ports, away)):
+        _close(ports, away)
     overlap = job.source.overlap
     run = ports.ledger.open_run(job.name, window, now=ports.clock.now(), force=past.wants_new_plan, overlap=overlap)
     past.check_enough(run)
@@ -127,11 +131,23 @@ def prepare(
     return sealed
 
 
-def _release(ports: Ports, past: Past, by: str) -> None:
-    """Let go what the window's last plan held back; asked for again, its successor holds nothing back any more."""
+def _decide(ports: Ports, past: Past, options: Options) -> None:
+    """Let go, or discard, what the window's last plan held back; asked for again, nothing is held back any more."""
     latest = past.generations[-1] if past.generations else None
-    if latest is not None and stopped(ports.ledger, latest.run):
-        let_go(ports.ledger, latest, by=by, now=ports.clock.now())
+    kinds = [gate.kind for gate in stopped(ports.ledger, latest.run)] if latest else []
+    if latest is not None and options.discard and QUALITY in kinds:
+        discard_held(ports.ledger, latest, by=options.discard, now=ports.clock.now())
+    elif latest is not None and options.release and kinds:
+        let_go(ports.ledger, latest, by=options.release, now=ports.clock.now())
+
+
+def _throw_away(ports: Ports, run: Run) -> bool:
+    """Take a run as far as it goes whose answers a person discarded; says whether nothing of it is under way then."""
+    job = sealed_job(ports, run.run)
+    if decided(ports.ledger, job, run.run) != "discarded":
+        return False
+    outcomes = [advance(ports, job, shard.plan.ref) for shard in ports.ledger.shards(run.run)]
+    return not any(isinstance(outcome, Waiting) for outcome in outcomes)
 
 
 def _send_dead_again(ports: Ports, job: Job, window: Window, ask: Ask, options: Options) -> RoundPlan:
@@ -145,8 +161,8 @@ def _send_dead_again(ports: Ports, job: Job, window: Window, ask: Ask, options: 
 def _close(ports: Ports, run: Run) -> None:
     try:
         settle(ports, sealed_job(ports, run.run), run.run)
-    except RunIncomplete as incomplete:
-        log.info("%s", incomplete)
+    except (RunIncomplete, RunFailed) as ending:
+        log.info("%s", ending)
 
 
 # --- advance: steps 4 to 8 ------------------------------------------------------------------------------------
@@ -190,7 +206,7 @@ def _look(ports: Ports, job: Job, shard: Shard) -> Outcome:
     try:
         match shard.state:
             case ShardState.SEALED:
-                return hold_back(ports, job, shard) or submit(ports, job, shard)
+                return hold_back(ports, job, shard) or hold_send(ports, job, shard) or submit(ports, job, shard)
             case ShardState.SUBMITTING:
                 return resolve(ports, shard)
             case ShardState.OPEN:
@@ -198,7 +214,7 @@ def _look(ports: Ports, job: Job, shard: Shard) -> Outcome:
             case ShardState.STORED:
                 return validate(ports, job, shard)
             case ShardState.COLLECTED:
-                return load(ports, job, shard)
+                return hold_load(ports, job, shard) or load(ports, job, shard)
             case ShardState.LOADED:
                 discard(ports, job, shard)
         return close_doubles(ports, job, shard) or Finished(shard.state.value)
@@ -221,6 +237,9 @@ def close_round(ports: Ports, job: Job, run: str, number: int, *, last: int | No
     an edited job file may have fewer rounds, and rows sealed for one that never comes would wait for ever.
     """
     check_staging(ports.ledger.run(run))
+    if stands_still(ports.ledger, job, run):
+        # Nothing is sorted or sent until a person decides; then the round is closed as if for the first time.
+        return RoundPlan(run, number + 1, (), {"sent_again": {}, "dead": {}, "pending": {}})
     rounds = job.rounds if last is None else min(job.rounds, last)
     # Of the last round only rows are sent again that came late, and settle sees them through.
     has_rounds, is_extra = number < rounds or rounds == job.rounds, number >= job.rounds

@@ -20,6 +20,7 @@ from nightbatch.steps.batch_id import batch_note, keep_id
 from nightbatch.steps.discard import discard, discard_unused
 from nightbatch.steps.double import close_doubles, note_double
 from nightbatch.steps.outcome import Waiting
+from nightbatch.steps.release import stands_still
 from nightbatch.steps.tidy import Removal, measure, remove, why_kept
 from nightbatch.steps.untold import tell_again
 
@@ -208,6 +209,9 @@ def _collect_and_settle(ports: Ports, job: Job, run: Run, swept: Swept) -> None:
             waits.append(outcome.reason)
     if waits:
         swept.waiting[run.run] = f"{len(waits):,} shards, the first: {waits[0]}"
+        return
+    if stands_still(ports.ledger, job, run.run):
+        swept.waiting[run.run] = "a person, who looks at what the quality gate holds back"
         return
     _set_unsent_aside(ports, run)
     try:

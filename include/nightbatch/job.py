@@ -23,6 +23,7 @@ from .job_ends import (
     pick_source,
 )
 from .job_parts import Answer, CanarySpec, DeadlineSpec, ModelChoice, Notify, Part, Prompt, ShardSpec, Text, Usd
+from .job_quality import QualitySpec
 from .job_values import Cron, Day, Duration, Zone, raise_faults
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "ModelChoice",
     "Notify",
     "Prompt",
+    "QualitySpec",
     "QuerySourceSpec",
     "ShardSpec",
     "SourceSpec",
@@ -97,6 +99,8 @@ class Job(Part):
     """How much one batch may hold."""
     canary: CanarySpec | None = None
     """Send a few requests first, and the others only if these came back well; absent: all go at once."""
+    quality: QualitySpec | None = None
+    """Load answers only while they are near enough to what is usual; absent: whatever fits the schema is loaded."""
     notify: Notify = Notify()
     """Whom to tell, and of what."""
     retention: Duration = timedelta(days=30)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from .core.profile import Measure, fields_of
 from .core.request import Endpoint
 from .job_ends import FileSinkSpec, FileSourceSpec, FrameSourceSpec, QuerySourceSpec, TableSinkSpec
 
@@ -34,6 +35,7 @@ def cross_problems(job: Job) -> Iterator[Found]:
     yield from _model_problems(job)
     yield from _deadline_problems(job)
     yield from _catch_up_problems(job)
+    yield from _quality_problems(job)
     if job.prompt.embed is not None and job.answer.json_schema is not None:
         yield ("answer", "schema"), "an embedding is a vector and fits no schema", "Remove the schema, or ask with user"
 
@@ -122,3 +124,12 @@ def _deadline_problems(job: Job) -> Iterator[Found]:
             "a frame has no new records to fetch on a schedule",
             "Remove schedule, or read from a table",
         )
+
+
+def _quality_problems(job: Job) -> Iterator[Found]:
+    known = [] if job.prompt.embed is not None else fields_of(job.answer.json_schema)
+    names = [one.name for one in known if one.measure is not Measure.VALUES]
+    for name in job.quality.ranges if job.quality is not None else ():
+        if name not in names:
+            remedy = f"Name one of: {', '.join(names)}" if names else "Remove it: no field has numbers or texts"
+            yield ("quality", "ranges", name), "no field of the answer has numbers or texts under this name", remedy

@@ -406,6 +406,7 @@ MessageKind = Literal[
     "incomplete",
     "account",
     "canary",
+    "held_back",
     "cancelled",
     "paid_twice",
     "missing",
@@ -550,12 +551,12 @@ class Gate:
 
     run: str
     kind: str
-    """`canary`."""
-    state: Literal["passed", "stopped", "released"]
+    """`canary` or `quality`."""
+    state: Literal["passed", "stopped", "released", "discarded"]
     facts: Mapping[str, Any]
     """The figures it was decided by."""
     decided_by: str
-    """Who released it; empty where nightbatch decided."""
+    """Who released or discarded it; empty where nightbatch decided."""
     decided_utc: datetime
 
 
@@ -632,6 +633,8 @@ class Shard:
     cost: Cost = Cost()
     rates: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """The rates that the cost was booked at (`Rate.as_json`): `batch` and `realtime`."""
+    profile: Mapping[str, Any] = field(default_factory=dict)
+    """What its good answers look like, in counts (`core.profile.Profile`); empty where an older version judged them."""
     merged: int = 0
     held_reason: str = ""
     waits_for: str = ""
@@ -848,6 +851,7 @@ class Ledger(Protocol):
         counts: Mapping[str, int],
         cost: Cost,
         rates: Mapping[str, Mapping[str, str]] | None = None,
+        profile: Mapping[str, Any] | None = None,
         now: datetime,
     ) -> None:
         """Book the actual cost, return the unused reserve, mark the shard collected; twice changes nothing."""
@@ -869,7 +873,8 @@ class Ledger(Protocol):
         """
         Forget a run's trouble with accounts, because somebody runs it again.
 
-        Shards that were set aside for it, and whose rows no round has taken, are `sealed` again.
+        Shards that were set aside for it, or for a canary that a person released meanwhile, and whose rows no round has
+        taken, are `sealed` again.
         """
 
     def note_absence(self, attempt_id: int, *, at_most: timedelta, now: datetime) -> timedelta:
@@ -921,7 +926,24 @@ class Ledger(Protocol):
         """
         Decide about a run at a gate, and give what holds: this, or what was decided before.
 
-        Only `released` changes an earlier decision, and only `stopped`.
+        Only `released` and `discarded` change an earlier decision, and only `stopped`.
+        """
+
+    def note_discarded(
+        self,
+        ref: ShardRef,
+        *,
+        instead_of: str,
+        verdicts_name: str,
+        verdicts_sha256: str,
+        counts: Mapping[str, int],
+        now: datetime,
+    ) -> None:
+        """
+        Replace the verdicts of a collected shard, because a person discarded its answers; its cost stays booked.
+
+        `instead_of` names the verdicts that were read. Raises StaleAttempt where the shard has others, or is not
+        collected.
         """
 
     # tidying up

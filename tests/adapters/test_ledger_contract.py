@@ -986,6 +986,55 @@ def test_what_a_gate_let_through_stays_let_through(ledger: SqlLedger, run: str) 
     assert ledger.decide_gate(run, "canary", "released", {}, by="a person", now=LATER) == passed
 
 
+def test_what_a_person_discarded_stays_discarded_and_says_why_it_was_stopped(ledger: SqlLedger, run: str) -> None:
+    ledger.decide_gate(run, "quality", "stopped", {"breaches": ["too short"]}, by="", now=NOW)
+
+    discarded = ledger.decide_gate(run, "quality", "discarded", {}, by="a person", now=LATER)
+
+    assert discarded == Gate(run, "quality", "discarded", {"breaches": ["too short"]}, "a person", LATER)
+    assert ledger.decide_gate(run, "quality", "released", {}, by="another", now=LATER) == discarded
+
+
+def test_discarded_verdicts_take_the_place_of_those_that_were_read_and_of_no_others(
+    ledger: SqlLedger, ref: ShardRef
+) -> None:
+    collected(ledger, ref)
+    anew: dict[str, Any] = {"verdicts_name": "anew", "verdicts_sha256": "cd" * 32, "counts": {"dead:discarded": 99}}
+
+    with pytest.raises(StaleAttempt, match="collected"):
+        ledger.note_discarded(ref, instead_of="other", **anew, now=LATER)
+    ledger.note_discarded(ref, instead_of="verdicts.parquet", **anew, now=LATER)
+    shard = ledger.shard(ref)
+
+    assert (shard.state, shard.verdicts_name, shard.counts) == (ShardState.COLLECTED, "anew", {"dead:discarded": 99})
+    assert shard.cost == COST
+    ledger.note_loaded(ref, merged=0, now=LATER)
+    with pytest.raises(StaleAttempt, match="loaded"):
+        ledger.note_discarded(ref, instead_of="anew", **anew, now=LATER)
+
+
+def test_what_answers_look_like_is_kept_with_their_shard(ledger: SqlLedger, ref: ShardRef) -> None:
+    attempt = opened(ledger, ref)
+    ledger.note_stored(attempt.attempt_id, ["output.jsonl"], ["ab" * 32], now=NOW)
+    profile = {"answers": 2, "values": {"rating": {"good": 2}}, "chars": {}, "outside": {}}
+
+    ledger.note_collected(ref, verdicts_name="v", counts={"good": 2}, cost=COST, profile=profile, now=NOW)
+
+    assert ledger.shard(ref).profile == profile
+
+
+def test_a_resumed_run_sends_what_a_released_canary_held_back(ledger: SqlLedger, run: str, ref: ShardRef) -> None:
+    ledger.hold(ref, "canary", now=NOW)
+    ledger.decide_gate(run, "canary", "stopped", {}, by="", now=NOW)
+    ledger.resume(run, now=NOW)
+    assert ledger.shard(ref).state is ShardState.HELD
+
+    ledger.decide_gate(run, "canary", "released", {}, by="a person", now=NOW)
+    ledger.resume(run, now=NOW)
+
+    assert ledger.shard(ref).state is ShardState.SEALED
+
+
 # --- tidying up
 
 

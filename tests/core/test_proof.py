@@ -69,6 +69,7 @@ def test_every_reason_that_a_row_can_have_fits_what_a_vendor_can_say() -> None:
         **dict.fromkeys(("transient_error", "account_trouble", "invalid_request"), Outcome.ERRORED),
     }
     answered = {"", "truncated", "refused", "paused", "empty_answer", "not_json", "off_schema", "unreadable_result"}
+    answered |= {"discarded"}
     never_judged = {"budget", "not_sent", "bad_key", "duplicate_key", "bad_record", "too_large", "request_refused"}
     never_judged |= {"canary", "missing", "queue_too_small"}
     outcomes |= dict.fromkeys(answered, Outcome.ANSWERED)

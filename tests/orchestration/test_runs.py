@@ -10,7 +10,8 @@ import pytest
 
 from nightbatch import flow
 from nightbatch.errors import AccountTrouble, StorageUnavailable
-from tests.orchestration.night import NEXT_NIGHT, NIGHT, WEEK, Night, window
+from nightbatch.steps.release import discard
+from tests.orchestration.night import NEXT_NIGHT, NIGHT, WEEK, Night, utc, window
 
 RECORDS = [(f"k{n}", f"text {n}", "2026-11-20") for n in range(8)]
 ALL = {f"k{n}": f"text {n}" for n in range(8)}
@@ -354,6 +355,37 @@ def test_clearing_a_forced_run_that_ended_incomplete_pays_for_the_pending_rows_a
     assert cleared.state == "success"
     assert night.answers() == ALL
     assert sum(batch["good_rows"] for batch in night.batches()) == 8
+
+
+def test_what_the_quality_gate_holds_back_goes_on_in_the_same_run_once_the_form_releases_it(night: Night) -> None:
+    night.fill(RECORDS)
+    dag = night.dag(quality={"min_rows": 2, "ranges": {"answer": {"max": 3}}})
+
+    stopped = night.run(dag)
+
+    assert (stopped.state, night.answers()) == ("failed", {})
+    assert {name for name, state in stopped.tasks.items() if state == "failed"} == {"settle"}
+    assert [run.state for run in night.runs()] == ["open"]
+
+    released = night.run(dag, {**NIGHT, "release": True})
+
+    assert (released.state, night.answers()) == ("success", ALL)
+    assert [run.state for run in night.runs()] == ["complete"]
+    assert sum(batch["rows"] for batch in night.batches()) == 8
+
+
+def test_what_the_form_discards_is_dead_letters_when_settle_alone_is_cleared(night: Night) -> None:
+    night.fill(RECORDS)
+    dag = night.dag(quality={"min_rows": 2, "ranges": {"answer": {"max": 3}}})
+    stopped = night.run(dag)
+    (run,) = night.runs()
+    discard(night.ledger, run, by="a person", now=utc(2026, 11, 22))
+
+    cleared = night.clear(stopped, "settle")
+
+    assert (cleared.state, night.answers()) == ("failed", {})
+    assert night.dead() == dict.fromkeys(ALL, "discarded")
+    assert [run.state for run in night.runs()] == ["failed"]
 
 
 def test_clearing_an_older_forced_run_does_not_pay_again_either(night: Night) -> None:

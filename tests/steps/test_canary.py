@@ -9,8 +9,8 @@ from nightbatch.core.money import Usage
 from nightbatch.core.result import Finish, Outcome, Result
 from nightbatch.errors import RunFailed, RunIncomplete
 from nightbatch.job import Job
-from nightbatch.steps.canary import let_go
 from nightbatch.steps.outcome import Waiting
+from nightbatch.steps.release import let_go
 from tests.memory_deaths import Deaths
 from tests.memory_stack import NEXT_NIGHT, NIGHT, Stack, job_of
 
@@ -153,7 +153,7 @@ def test_nothing_to_let_go_is_said_in_a_sentence() -> None:
     stack = Stack(RECORDS)
     books = flow.run(stack.ports(), canary_job(), NIGHT)
 
-    with pytest.raises(RunFailed, match="no canary holds anything back"):
+    with pytest.raises(RunFailed, match="neither a quality gate nor a canary holds anything back"):
         let_go(stack.ledger, stack.ledger.run(books.run), by="a person", now=stack.clock.now())
 
 

@@ -220,17 +220,9 @@ def note_stored(
 
 
 def note_collected(
-    connection: sa.Connection,
-    ref: ShardRef,
-    *,
-    verdicts_name: str,
-    verdicts_sha256: str,
-    counts: Mapping[str, int],
-    cost: Cost,
-    rates: Mapping[str, Mapping[str, str]] | None,
-    now: datetime,
+    connection: sa.Connection, ref: ShardRef, verdicts: Mapping[str, Any], *, cost: Cost, now: datetime
 ) -> None:
-    """Book the actual cost and return the reserve in one commit; twice changes nothing."""
+    """Book the actual cost and return the reserve in one commit; twice changes nothing. `verdicts` are columns."""
     lock_run(connection, ref.run)
     shard = lock_shard(connection, ref)
     if shard.state in (ShardState.COLLECTED, ShardState.LOADED):
@@ -241,12 +233,6 @@ def note_collected(
         sa.select(attempts).where(of_shard(ref), attempts.c.number == shard.current_attempt)
     ).one()
     ledger_money.book_actual(connection, attempt, cost.batch_usd, now=now)
-    verdicts = {
-        "verdicts_name": verdicts_name,
-        "verdicts_sha256": verdicts_sha256,
-        "counts": dict(counts),
-        "rates": dict(rates) if rates else None,
-    }
     move(connection, ref, ShardState.COLLECTED, now=now, **verdicts, **cost_values(cost))
 
 

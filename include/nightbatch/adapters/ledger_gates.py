@@ -10,7 +10,11 @@ import sqlalchemy as sa
 
 from nightbatch.adapters.ledger_engine import insert_absent
 from nightbatch.adapters.ledger_runs import lock_run
+from nightbatch.adapters.ledger_shards import lock_shard, move
 from nightbatch.adapters.ledger_tables import gates
+from nightbatch.core.ids import ShardRef
+from nightbatch.core.shard import ShardState
+from nightbatch.errors import StaleAttempt
 from nightbatch.ports import Gate
 
 
@@ -26,8 +30,8 @@ def decide(
     """Decide once; see the port."""
     lock_run(connection, run)
     values = {"state": state, "facts": dict(facts), "decided_by": by, "decided_utc": now}
-    if not insert_absent(connection, gates, run=run, kind=kind, **values) and state == "released":
-        # What it was stopped by stays readable beside who released it.
+    if not insert_absent(connection, gates, run=run, kind=kind, **values) and state in ("released", "discarded"):
+        # What it was stopped by stays readable beside who decided.
         before = gate(connection, run, kind)
         values["facts"] = {**(before.facts if before else {}), **facts}
         connection.execute(sa.update(gates).where(_is(run, kind), gates.c.state == "stopped").values(**values))
@@ -35,6 +39,25 @@ def decide(
     if found is None:
         raise LookupError(f"there is no gate {kind} of run {run} in this ledger")
     return found
+
+
+def note_discarded(
+    connection: sa.Connection,
+    ref: ShardRef,
+    *,
+    instead_of: str,
+    verdicts_name: str,
+    verdicts_sha256: str,
+    counts: Mapping[str, int],
+    now: datetime,
+) -> None:
+    """Replace the verdicts of a shard whose answers a person discarded; see the port."""
+    lock_run(connection, ref.run)
+    shard = lock_shard(connection, ref)
+    if (shard.state, shard.verdicts_name) != (ShardState.COLLECTED, instead_of):
+        raise StaleAttempt(str(ref), expected=f"collected, with {instead_of}", found=shard.state)
+    judged = {"verdicts_name": verdicts_name, "verdicts_sha256": verdicts_sha256, "counts": dict(counts)}
+    move(connection, ref, ShardState.COLLECTED, now=now, **judged)
 
 
 def _is(run: str, kind: str) -> sa.ColumnElement[bool]:

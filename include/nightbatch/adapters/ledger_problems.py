@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from nightbatch.adapters.ledger_attempts import short
+from nightbatch.adapters.ledger_gates import gate
 from nightbatch.adapters.ledger_runs import lock_run
 from nightbatch.adapters.ledger_shards import is_shard
 from nightbatch.adapters.ledger_tables import attempts, shards
@@ -39,10 +40,12 @@ def resume(connection: sa.Connection, run: str, *, now: datetime) -> None:
     """Forget a run's trouble with accounts; see the port."""
     lock_run(connection, run)
     of_run = shards.c.run == run
+    canary = gate(connection, run, Reason.CANARY.value)
+    is_released = canary is not None and canary.state == "released"
     is_held = sa.and_(
         of_run,
         shards.c.state == ShardState.HELD.value,
-        shards.c.held_reason == Reason.ACCOUNT.value,
+        shards.c.held_reason.in_([Reason.ACCOUNT.value, *([Reason.CANARY.value] if is_released else [])]),
         shards.c.taken_by_round.is_(None),
     )
     free = {"state": ShardState.SEALED.value, "state_utc": now, "held_reason": ""}

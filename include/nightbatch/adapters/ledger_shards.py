@@ -129,6 +129,7 @@ def _shard_of(row: AnyRow) -> Shard:
         counts=row.counts or {},
         cost=Cost(Usage(**{name: values[name] for name in _TOKENS}), row.batch_usd, row.realtime_usd),
         rates=row.rates or {},
+        profile=row.profile or {},
         merged=row.merged,
         held_reason=row.held_reason,
         waits_for=row.waits_for,

@@ -230,20 +230,19 @@ class SqlLedger(Queueing, Tidying, Watching):
         counts: Mapping[str, int],
         cost: Cost,
         rates: Mapping[str, Mapping[str, str]] | None = None,
+        profile: Mapping[str, Any] | None = None,
         now: datetime,
     ) -> None:
         """Book the actual cost, return the unused reserve, mark the shard collected; twice changes nothing."""
+        verdicts = {
+            "verdicts_name": verdicts_name,
+            "verdicts_sha256": verdicts_sha256,
+            "counts": dict(counts),
+            "rates": dict(rates) if rates else None,
+            "profile": dict(profile) if profile else None,
+        }
         with self._database.write() as connection:
-            ledger_attempts.note_collected(
-                connection,
-                ref,
-                verdicts_name=verdicts_name,
-                verdicts_sha256=verdicts_sha256,
-                counts=counts,
-                cost=cost,
-                rates=rates,
-                now=now,
-            )
+            ledger_attempts.note_collected(connection, ref, verdicts, cost=cost, now=now)
 
     def note_loaded(self, ref: ShardRef, *, merged: int, now: datetime) -> None:
         """Mark the shard loaded."""
@@ -317,9 +316,31 @@ class SqlLedger(Queueing, Tidying, Watching):
             return ledger_gates.gate(connection, run, kind)
 
     def decide_gate(self, run: str, kind: str, state: str, facts: Mapping[str, Any], *, by: str, now: datetime) -> Gate:
-        """Decide about a run at a gate, and give what holds; only `released` changes an earlier decision."""
+        """Decide about a run at a gate, and give what holds; only a person's word changes an earlier decision."""
         with self._database.write() as connection:
             return ledger_gates.decide(connection, run, kind, state, facts, by=by, now=now)
+
+    def note_discarded(
+        self,
+        ref: ShardRef,
+        *,
+        instead_of: str,
+        verdicts_name: str,
+        verdicts_sha256: str,
+        counts: Mapping[str, int],
+        now: datetime,
+    ) -> None:
+        """Replace the verdicts of a collected shard, because a person discarded its answers."""
+        with self._database.write() as connection:
+            ledger_gates.note_discarded(
+                connection,
+                ref,
+                instead_of=instead_of,
+                verdicts_name=verdicts_name,
+                verdicts_sha256=verdicts_sha256,
+                counts=counts,
+                now=now,
+            )
 
     # events
     def record_event(self, event_id: str, kind: str, run: str, payload: Mapping[str, Any], *, now: datetime) -> None:

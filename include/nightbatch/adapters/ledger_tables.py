@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from nightbatch.adapters.ledger_types import BIG_ID, Usd, UtcTime
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every version of the tables, oldest first. The last one is what this library works with."""
 
 WORKS_FROM = "0002"
@@ -111,6 +111,7 @@ shards = sa.Table(
     _text("problem", default=""),
     _text("waits_for", default=""),
     _count("queue_tokens"),
+    sa.Column("profile", sa.JSON(none_as_null=True)),
     sa.ForeignKeyConstraint(["run", "round"], ["nb_rounds.run", "nb_rounds.round"], name="nb_shards_round_fkey"),
 )
 

@@ -48,6 +48,7 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     REQUEST_REFUSED = "request_refused"
     CANARY = "canary"
+    DISCARDED = "discarded"
     QUEUE = "queue_too_small"
 
 

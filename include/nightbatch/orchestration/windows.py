@@ -62,8 +62,15 @@ def params() -> dict[str, Param]:
             section="More",
         ),
         "release": Param(
-            False, type="boolean", title="Release the canary",
-            description="Send what the canary of this window's last run held back.", section="More",
+            False, type="boolean", title="Release what was held back",
+            description="Load what the quality gate of this window's last run held back, and send what its canary did.",
+            section="More",
+        ),
+        "discard": Param(
+            False, type="boolean", title="Discard what was held back",
+            description="Make dead letters of what the quality gate of this window's last run held back. With Force,"
+            " the window is then planned anew.",
+            section="More",
         ),
         **_retry_params(),
     }  # fmt: skip
@@ -150,6 +157,7 @@ def options_of(context: Mapping[str, Any]) -> Options:
         model=chosen.get("model") or "",
         refresh=bool(chosen.get("refresh")),
         force=f"airflow {context['dag_run'].run_id}" if chosen.get("force") else "",
+        discard=f"airflow {context['dag_run'].run_id}" if chosen.get("discard") else "",
         release=f"airflow {context['dag_run'].run_id}" if chosen.get("release") else "",
         deadline_utc=_time(chosen, "deadline") if chosen.get("deadline") else None,
     )

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from nightbatch.core.canary import Bounds, Sample, breaches
 from nightbatch.core.shard import ShardState
 from nightbatch.core.verdict import Reason
-from nightbatch.errors import RunFailed
 from nightbatch.job import Job
 from nightbatch.logs import logger
 from nightbatch.ports import Gate, Ledger, Ports, Run, Shard
 
 from .outcome import Moved, Outcome, Waiting
+from .release import CANARY, why
 
 log = logger(__name__)
-
-KIND = "canary"
 
 
 def hold_back(ports: Ports, job: Job, shard: Shard) -> Outcome | None:
@@ -29,7 +27,7 @@ def hold_back(ports: Ports, job: Job, shard: Shard) -> Outcome | None:
     ref = shard.plan.ref
     if job.canary is None or ref.round or not ref.shard or not _has_canary(ports.ledger, ref.run):
         return None
-    gate = ports.ledger.gate(ref.run, KIND) or _decide(ports, job, ref.run)
+    gate = ports.ledger.gate(ref.run, CANARY) or _decide(ports, job, ref.run)
     if gate is None:
         until = ports.clock.now() + timedelta(seconds=ports.settings.poll_from_s)
         return Waiting(until, f"waits for the canary, {job.canary.rows:,} rows that go first")
@@ -44,28 +42,8 @@ def wants_canary(ledger: Ledger, job: Job, goes_on_from: Run | None) -> bool:
     """Say whether a new plan sends a canary first: unless a person released the one that it goes on from."""
     if job.canary is None:
         return False
-    gate = ledger.gate(goes_on_from.run, KIND) if goes_on_from is not None else None
+    gate = ledger.gate(goes_on_from.run, CANARY) if goes_on_from is not None else None
     return gate is None or gate.state != "released"
-
-
-def let_go(ledger: Ledger, run: Run, *, by: str, now: datetime) -> Gate:
-    """Release what the canary of a run held back: the plan that goes on from it sends no canary. Twice is fine."""
-    gate = ledger.gate(run.run, KIND)
-    if gate is None or gate.state == "passed":
-        remedy = "`nightbatch status` names the runs that wait for a person."
-        raise RunFailed(run.run, problem="no canary holds anything back", remedy=remedy)
-    return ledger.decide_gate(run.run, KIND, "released", {}, by=by, now=now)
-
-
-def stopped(ledger: Ledger, run: str) -> Gate | None:
-    """Give the gate of a run whose canary stopped it; None for any other run."""
-    gate = ledger.gate(run, KIND)
-    return gate if gate is not None and gate.state == "stopped" else None
-
-
-def why(gate: Gate) -> str:
-    """Say in words why the canary stopped a run."""
-    return f"the canary stopped the run: {'; '.join(gate.facts['breaches'])}"
 
 
 def _has_canary(ledger: Ledger, run: str) -> bool:
@@ -90,7 +68,7 @@ def _decide(ports: Ports, job: Job, run: str) -> Gate | None:
 def _record(ports: Ports, run: str, found: list[str], sample: Sample, last: Sample | None) -> Gate:
     facts: dict[str, Any] = {"breaches": found, "canary": _facts(sample), "last_good_run": _facts(last)}
     state = "stopped" if found else "passed"
-    gate = ports.ledger.decide_gate(run, KIND, state, facts, by="", now=ports.clock.now())
+    gate = ports.ledger.decide_gate(run, CANARY, state, facts, by="", now=ports.clock.now())
     log.info("canary: %s", why(gate) if gate.state == "stopped" else "it came home well, the others follow")
     return gate
 

@@ -1,4 +1,4 @@
-"""Tell people how a run ended: well, with rows pending, stopped by its canary, cancelled, or failed."""
+"""Tell people how a run ended: well, with rows pending, stopped by a gate, cancelled, or failed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from nightbatch.job import Job
 from nightbatch.ports import Gate, Message, Ports, Run
 
 from .account_outage import note_run_is_done, tell_account
-from .canary import stopped, why
 from .figures import book_facts, moment, rows_of, usd
+from .release import QUALITY, stopped, why
 from .report import report
 from .settle import Books
 from .tell import tell, wants
@@ -57,9 +57,9 @@ def _bad_ending(
     )
     if isinstance(problem, RunCancelled):
         return _cancelled(job, run, message, problem)
-    gate = stopped(ports.ledger, run.run)
-    if gate is not None:
-        return _held_back(run, message, gate)
+    gates = stopped(ports.ledger, run.run)
+    if gates:
+        return (_at_gate if gates[0].kind == QUALITY else _held_back)(run, message, gates[0])
     return _incomplete(run, message, problem) if isinstance(problem, RunIncomplete) else message
 
 
@@ -108,6 +108,30 @@ def _held_back(run: Run, message: Message, gate: Gate) -> Message:
         ),
         commands=(f"nightbatch status {run.job}", f"nightbatch release {run.run}", f"{again(run)} --force"),
         if_nobody="The job's next run sends a canary of its own, and takes these rows if that one comes home well.",
+    )
+
+
+def _at_gate(run: Run, message: Message, gate: Gate) -> Message:
+    return replace(
+        message,
+        kind="held_back",
+        happened=_sentence(why(gate)),
+        happens_next=(
+            "Nothing more of this run is sent, sorted or loaded until a person decides; its files stay, and nothing is "
+            "paid again. The job's next run goes ahead on its own."
+        ),
+        to_do=(
+            "See what is different, with up to 20 answers (first command). If they are as they should be, release "
+            "them; if not, discard them: they become dead letters. Then clear the run in Airflow (with downstream), or "
+            "run the window again; with force it is planned anew, after prompt, schema or model are mended."
+        ),
+        commands=(
+            f"nightbatch release {run.run} --look",
+            f"nightbatch release {run.run}",
+            f"nightbatch release {run.run} --discard",
+            again(run),
+        ),
+        if_nobody="The run stays open: its answers stay out of the sink, and its files in the staging folder.",
     )
 
 

@@ -16,6 +16,7 @@ from nightbatch.ports import ANSWER_SCHEMA, Ports, Run, Shard, SinkContext
 
 from .outcome import Finished, Moved, Outcome
 from .parquet import ROWS_AT_A_TIME, read_rows, to_batch
+from .quality import checked_again
 
 log = logger(__name__)
 
@@ -42,7 +43,8 @@ def load(ports: Ports, job: Job, shard: Shard) -> Outcome:
         return Finished(shard.state.value)
     ref = shard.plan.ref
     context = context_of(ports.ledger.run(ref.run))
-    counts = ports.sink(job).merge(context, ref.name, answers(ports, job, shard))
+    rows = checked_again(ports, job, shard, answers(ports, job, shard))
+    counts = ports.sink(job).merge(context, ref.name, rows)
     # A row that gave way to a newer answer is in its place too: the sink holds something at least as good.
     ports.ledger.note_loaded(ref, merged=counts.merged + counts.newer_kept, now=ports.clock.now())
     log.info("load: %s answers merged, %s give way to newer ones", f"{counts.merged:,}", f"{counts.newer_kept:,}")

@@ -41,7 +41,9 @@ class Options:
     force: str = ""
     """Make a new plan for a window that has one. The text names who asked: the same asker is heard once."""
     release: str = ""
-    """Let the rows go that the canary of the window's last plan held back. The text names who asked."""
+    """Let go what the canary or the quality gate of the window's last plan held back. The text names who asked."""
+    discard: str = ""
+    """Discard the answers that the quality gate of the window's last plan held back. The text names who asked."""
     deadline_utc: datetime | None = None
     """Replaces the job's deadline for this run."""
     retry: Ask | None = None

@@ -22,6 +22,7 @@ from .chain import rounds_of
 from .parquet import columns_of, read_rows
 from .proof_files import Findings, copies, hear
 from .proof_ledger import JUDGED, batch_link, state_link
+from .release import QUALITY, stopped
 
 
 def prove(ports: Ports, run: Run) -> list[Link]:
@@ -132,6 +133,9 @@ class _Proving(Findings):
             self._bad[shard.taken_by_round] += judged.bad
         what = "{:,} rows in the sink".format
         is_loaded = shard.state is ShardState.LOADED
+        if not is_loaded and any(gate.kind == QUALITY for gate in stopped(self.ports.ledger, self.run.run)):
+            self.add(unknown("loaded", place, "its answers wait at the quality gate for a person"))
+            return
         found = what(shard.merged) if is_loaded else "a shard that was collected and never loaded"
         holds = is_loaded and shard.merged == good + copies_loaded
         self.add(Link("loaded", place, what(good + copies_loaded), found, holds))

@@ -28,6 +28,7 @@ from .load import Copies, context_of, duplicates_of
 from .pack import WINDOW_END, ShardFiller, filling, numbers
 from .parquet import RowWriter, read_batches, read_rows, row_writer
 from .read_back import reader_of
+from .release import decided
 from .validate import lines
 
 log = logger(__name__)
@@ -71,7 +72,7 @@ def bury(ports: Ports, job: Job, plan: RoundPlan) -> None:
 
 
 def _seal(ports: Ports, job: Job, run: str, seals: int, *, has_rounds: bool, is_extra: bool) -> RoundPlan:
-    shards = [shard for shard in ports.ledger.shards(run) if shard.plan.ref.round < seals and is_untaken(shard)]
+    shards = [shard for shard in ports.ledger.shards(run) if shard.plan.ref.round < seals and is_untaken(job, shard)]
     # A folder of its own for each attempt: one that wakes up late, and saw fewer shards, must not write over the
     # files of the sealed round, or answers would be loaded under the keys of other rows.
     folder = f"{run}/round-{seals}/{ports.clock.now():%H%M%S%f}"
@@ -118,10 +119,16 @@ def _seal(ports: Ports, job: Job, run: str, seals: int, *, has_rounds: bool, is_
     return ports.ledger.seal(plan, takes=takes, leaves=leaves, now=ports.clock.now())
 
 
-def is_untaken(shard: Shard) -> bool:
-    """Say whether a shard's rows that are not good still need their fate."""
-    has_verdicts = shard.state in (ShardState.COLLECTED, ShardState.LOADED, ShardState.HELD)
-    return has_verdicts and shard.taken_by_round is None
+def is_untaken(job: Job, shard: Shard) -> bool:
+    """
+    Say whether a shard's rows that are not good still need their fate.
+
+    Where a quality gate may hold good answers back, none has one before these are loaded or discarded: a shard is taken
+    once, and a person may make more of its rows dead letters.
+    """
+    states = (ShardState.LOADED, ShardState.HELD)
+    is_judged = shard.state in states or (shard.state is ShardState.COLLECTED and job.quality is None)
+    return is_judged and shard.taken_by_round is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +166,7 @@ class _Sorting:
         run = self.ports.ledger.run(self.run)
         self._own_end = run.window.end
         self._drops = run.cancelled_utc is not None and run.cancel_drops
+        self._drops = self._drops or decided(self.ports.ledger, self.job, self.run) == "discarded"
         self.has_rounds = self.has_rounds and run.cancelled_utc is None
 
     def sort(self, shard: Shard) -> None:
@@ -217,7 +225,7 @@ class _Sorting:
         return Choice(Fate.PENDING) if came_late else choice
 
     def _fate(self, shard: Shard, row: _BadRow) -> Choice:
-        """Give a row its fate; in a cancelled run nothing is sent again, and nothing is left for another run either."""
+        """Give a row its fate; of a run that was dropped nothing is sent again, and nothing is left for another run."""
         choice = self._choose(shard, row)
         return Choice(Fate.DEAD) if self._drops else choice
 

@@ -12,14 +12,16 @@ from nightbatch.core.money import Cost, total
 from nightbatch.core.proof import broken
 from nightbatch.core.shard import ShardState
 from nightbatch.core.verdict import Reason
-from nightbatch.errors import DoesNotAddUp, NightbatchError, RunCancelled, RunFailed, RunIncomplete
+from nightbatch.errors import DoesNotAddUp, NightbatchError, RunFailed, RunHeldBack, RunIncomplete
 from nightbatch.job import Job
 from nightbatch.logs import logger
-from nightbatch.ports import Ports, Run, Shard
+from nightbatch.ports import Gate, Ports, Run, Shard
 
 from .chain import earlier_of, left_pending, rounds_of
 from .letters import by_reason, standing
+from .limits import over_limits
 from .proof import disproved, prove
+from .release import stands_still, stopped
 from .retry import bury, is_untaken, retry
 
 log = logger(__name__)
@@ -45,6 +47,8 @@ class Books:
     dead: dict[str, int] = field(default_factory=dict)
     pending: dict[str, int] = field(default_factory=dict)
     in_flight: int = 0
+    held_back: int = 0
+    """Rows that came back and wait, not loaded, at the quality gate for a person."""
     copies_dead: int = 0
     copies_pending: int = 0
     sent_again: dict[str, int] = field(default_factory=dict)
@@ -108,7 +112,8 @@ def books_of(run: Run) -> Books | None:
     values: dict[str, Any] = {
         key: Decimal(str(value)) if key.endswith("_usd") else value for key, value in run.books.items()
     }
-    return Books(**values)
+    # A newer version may have counted what this one knows nothing of.
+    return Books(**{key: value for key, value in values.items() if key in Books.__dataclass_fields__})
 
 
 def settle(ports: Ports, job: Job, run_name: str) -> Books:
@@ -129,7 +134,10 @@ def settle(ports: Ports, job: Job, run_name: str) -> Books:
     books.letters = [group.as_json() for group in by_reason(standing(ports, run))]
     waiting = left_pending(ports, run, before)
     shards = ports.ledger.shards(run_name)
-    problem = disproved(run.run, proof) or _judge(job, run, books, shards, before=before, waiting=waiting)
+    gates = stopped(ports.ledger, run_name) if stands_still(ports.ledger, job, run_name) else []
+    if gates:
+        books.held_back = sum(shard.plan.rows for shard in shards if shard.state is ShardState.COLLECTED)
+    problem = disproved(run.run, proof) or _judge(job, run, books, shards, before=before, waiting=waiting, gates=gates)
     books.state = _state(books, problem)
     # A complete run that is looked at again took no longer than it did.
     told = run.books if run.state == "complete" else None
@@ -143,8 +151,10 @@ def settle(ports: Ports, job: Job, run_name: str) -> Books:
 
 def _sort_leftovers(ports: Ports, job: Job, run: Run) -> None:
     """Give a fate to the rows of shards that came back after the last round was sealed."""
+    if stands_still(ports.ledger, job, run.run):
+        return
     shards = ports.ledger.shards(run.run)
-    untaken = [shard for shard in shards if is_untaken(shard)]
+    untaken = [shard for shard in shards if is_untaken(job, shard)]
     if any(shard.held_reason == Reason.ACCOUNT for shard in untaken) and not all(map(is_done, shards)):
         # The run stays open anyway. Run again with the account mended, these shards go with the others.
         return
@@ -232,6 +242,8 @@ def differences(books: Books, shards: Sequence[Shard]) -> list[str]:
             f"{books.in_flight:,} in flight = {fates:,}"
         )
     unloaded = [shard.plan.ref.name for shard in shards if shard.state is ShardState.COLLECTED]
+    if books.held_back:
+        return found
     if unloaded:
         found.append(f"collected and never loaded: {', '.join(unloaded)}")
     elif not books.in_flight and books.merged != books.good + books.copies_loaded:
@@ -240,11 +252,21 @@ def differences(books: Books, shards: Sequence[Shard]) -> list[str]:
 
 
 def _judge(
-    job: Job, run: Run, books: Books, shards: Sequence[Shard], *, before: Sequence[Run], waiting: int
+    job: Job,
+    run: Run,
+    books: Books,
+    shards: Sequence[Shard],
+    *,
+    before: Sequence[Run],
+    waiting: int,
+    gates: Sequence[Gate],
 ) -> NightbatchError | None:
     wrong = differences(books, shards)
     if wrong:
         return DoesNotAddUp(books.run, differences=wrong)
+    if gates:
+        breaches = gates[0].facts["breaches"]
+        return RunHeldBack(books.run, held_back=books.held_back, loaded=books.merged, breaches=breaches)
     pending = books.pending_rows + waiting
     if books.in_flight or pending:
         reasons = Counter(books.pending)
@@ -253,39 +275,7 @@ def _judge(
         said = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common() if count)
         why = tuple(dict.fromkeys(shard.problem for shard in shards if shard.problem))
         return RunIncomplete(books.run, pending=pending + books.in_flight, reasons=said, why=why[:3])
-    return _limits(job, run, books, [told for one in before if (told := books_of(one)) is not None])
-
-
-def _limits(job: Job, run: Run, books: Books, earlier: Sequence[Books]) -> RunFailed | None:
-    # A run that goes on is judged with what it goes on from, which could not be judged while rows were pending, or
-    # whose dead letters had their second chance: one bad row is little of a window of thousands, and no bad row is
-    # forgotten. What was left pending, or was sent again, counts once.
-    chain = (books, *earlier)
-    dropped = books.dead.get(Reason.CANCELLED.value, 0)
-    if run.cancelled_utc is not None and dropped:
-        return RunCancelled(
-            books.run, since=run.cancelled_utc, loaded=books.merged, dropped=dropped, cost_usd=books.cost_usd
-        )
-    dead = sum(one.dead_rows - one.from_dead for one in chain)
-    rows = books.rows + sum(one.rows - one.pending_rows for one in earlier)
-    share = dead / rows if rows else 0.0
-    if share > job.max_dead_share:
-        return RunFailed(
-            books.run,
-            problem=f"{dead:,} of {rows:,} rows are dead letters ({share:.1%}); the job allows "
-            f"{job.max_dead_share:.1%}",
-            remedy=f"`nightbatch retry {books.run}` shows them by reason, and what it costs to send them again; raise "
-            "max_dead_share if this is as it should be.",
-        )
-    pulled = sum(one.pulled for one in chain)
-    # A first look does not read the whole window.
-    if (run.plan or {}).get("limit") is None and pulled < job.min_rows:
-        return RunFailed(
-            books.run,
-            problem=f"{pulled:,} records were pulled; the job expects at least {job.min_rows:,}",
-            remedy="Look whether the source is late, then run the window again with force.",
-        )
-    return None
+    return over_limits(job, run, books, [told for one in before if (told := books_of(one)) is not None])
 
 
 def _state(books: Books, problem: NightbatchError | None) -> str:
@@ -293,7 +283,7 @@ def _state(books: Books, problem: NightbatchError | None) -> str:
         return "complete"
     if isinstance(problem, RunFailed):
         return "failed"
-    if isinstance(problem, DoesNotAddUp) or books.in_flight:
+    if isinstance(problem, DoesNotAddUp | RunHeldBack) or books.in_flight:
         # Left open: whoever runs it again goes on where it stands, and nobody else takes its window.
         return "open"
     return "incomplete"

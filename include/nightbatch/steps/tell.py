@@ -22,6 +22,7 @@ OCCASIONS: dict[MessageKind, str] = {
     "incomplete": "failed",
     "account": "failed",
     "canary": "failed",
+    "held_back": "failed",
     "cancelled": "failed",
     "paid_twice": "failed",
     "missing": "missing",

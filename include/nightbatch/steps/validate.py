@@ -11,6 +11,7 @@ import pyarrow as pa
 from nightbatch.core.answer import AnswerChecker
 from nightbatch.core.ids import custom_id_prefix, row_of, run_code
 from nightbatch.core.money import Cost, Usage
+from nightbatch.core.profile import Profiler
 from nightbatch.core.request import Endpoint
 from nightbatch.core.result import Result
 from nightbatch.core.verdict import CUT_OFF, MISSING, Verdict, VerdictKind, judge
@@ -75,6 +76,7 @@ def validate(ports: Ports, job: Job, shard: Shard) -> Outcome:
         counts=counts,
         cost=reading.cost,
         rates={"batch": lane.rate.as_json(), "realtime": lane.realtime.as_json()},
+        profile=reading.profiler.profile.as_json() if reading.profiler else None,
         now=ports.clock.now(),
     )
     said = ", ".join(f"{count:,} {what}" for what, count in counts.items())
@@ -91,7 +93,11 @@ class _Reading:
         self.prefix = custom_id_prefix(ports.ledger.ledger_id, run_code(ref.run), ref.round, ref.shard)
         # Vendors do not list what a cancelled batch did not get to.
         self.unheard_of = MISSING if ports.ledger.run(ref.run).cancelled_utc is None else CUT_OFF
-        self.check = AnswerChecker(job.answer.json_schema, embeddings=lane.endpoint is Endpoint.EMBEDDINGS)
+        is_vector = lane.endpoint is Endpoint.EMBEDDINGS
+        self.check = AnswerChecker(job.answer.json_schema, embeddings=is_vector)
+        # Counted whether the job has a quality gate or not: one that gets it tomorrow has a night to compare with.
+        bands = job.quality.bands() if job.quality else {}
+        self.profiler = None if is_vector else Profiler(job.answer.json_schema, bands)
         self.index = list(read_rows(ports.store, shard.plan.index_name, ("key", "fingerprint", "sends")))
         self.verdicts: list[Verdict | None] = [None] * shard.plan.rows
         self.billed = bytearray(shard.plan.rows)
@@ -145,6 +151,8 @@ class _Reading:
         text = result.text if result else None
         if text is not None:
             text = self.check.canonical(text) if is_good else text[:MAX_RAW_CHARS]
+            if is_good and self.profiler is not None:
+                self.profiler.add(text)
         self.out.add(
             (
                 row,

@@ -16,6 +16,7 @@ KINDS: dict[MessageKind, str] = {
     "incomplete": "Run incomplete",
     "account": "Account cannot be used",
     "canary": "Stopped by the canary",
+    "held_back": "Stopped by the quality gate",
     "cancelled": "Run cancelled",
     "paid_twice": "Paid twice",
     "missing": "No run",
