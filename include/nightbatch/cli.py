@@ -15,6 +15,7 @@ from nightbatch.cli_audit import audit
 from nightbatch.cli_cancel import cancel
 from nightbatch.cli_check import JOBS, check_files, find_job
 from nightbatch.cli_costs import costs
+from nightbatch.cli_evaluate import evaluate
 from nightbatch.cli_frame import (
     EXIT_INVALID,
     From,
@@ -164,6 +165,7 @@ def migrate(
 
 app.command()(release)
 app.command()(skip)
+app.command()(evaluate)
 app.command()(costs)
 app.command()(tidy)
 app.command()(orphans)

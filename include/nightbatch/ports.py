@@ -193,6 +193,17 @@ class HeldAnswer(NamedTuple):
     cost_usd: Decimal | None
 
 
+class GivenAnswer(NamedTuple):
+    """One field of an answer, and which question got it: enough to compare it with a label."""
+
+    key: str
+    value: Any
+    """As the column holds it; None where the answer has no such value."""
+    prompt_version: str
+    model: str
+    cost_usd: Decimal | None
+
+
 class Sink(Protocol):
     """
     Rows out: answers and dead letters, merged by key, ordered by window end, then generation.
@@ -232,6 +243,14 @@ class Sink(Protocol):
 
         Every answer that is the latest of its key is given; a sink of files may give replaced ones too. Empty where
         there is no sink yet.
+        """
+
+    def given(self, field: str) -> Iterator[list[GivenAnswer]]:
+        """
+        Stream one field of every answer, in chunks; free text, or an answer without fields, is called `answer`.
+
+        The latest of a key comes first; a sink of files may give replaced ones after it. Empty where there is no sink
+        yet. Raises BadSink for a field that the sink has no column of.
         """
 
     @property

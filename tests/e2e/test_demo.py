@@ -203,7 +203,7 @@ def test_every_figure_can_be_counted_again(folder: Path, told: dict[str, Any]) -
                 "review_sentiment": sentiment(warehouse) | books(ledger, s3, "review_sentiment"),
                 "review_topics": topics(s3) | books(ledger, s3, "review_topics"),
             }
-            agreement = agreeing(warehouse)
+            agreement, confusion = agreeing(warehouse), confused(warehouse)
         main_topics = Counter(answers(s3).column("main_topic").to_pylist())
         for job, found in counted.items():
             found["alerts"] = arrived(mail, slack, told["figures"][job]["run"])
@@ -213,6 +213,9 @@ def test_every_figure_can_be_counted_again(folder: Path, told: dict[str, Any]) -
         assert {name: figures[name] for name in found} == found, job
         assert printed(told["text"], job) == as_printed(figures)
     assert f"agrees with the human ratings on {agreement[0]:,} of {agreement[1]:,} sentences" in told["text"]
+    for label, counts in confusion.items():
+        shown = ", ".join(f"{count:,} {answer}" for answer, count in sorted(counts.items()))
+        assert f"people say {label}: answered {shown}" in told["text"]
     assert ", ".join(f"{topic} {count:,}" for topic, count in main_topics.most_common()) in told["text"]
     assert counted["review_sentiment"]["alerts"] == {
         f"{kind} by {channel}": 1 for kind in ("at_risk", "late", "over", "report") for channel in ("mail", "slack")
@@ -293,6 +296,19 @@ def agreeing(warehouse: psycopg.Connection[Any]) -> tuple[int, int]:
     rows = warehouse.execute(f"{query} where s.sentence_id = r.sentence_id").fetchall()
     rated = [("positive" if rating > 0.5 else "negative" if rating < -0.5 else "neutral") for _, rating in rows]
     return sum(answer == wanted for (answer, _), wanted in zip(rows, rated, strict=True)), len(rows)
+
+
+def confused(warehouse: psycopg.Connection[Any]) -> dict[str, Counter[str]]:
+    """Count answers by what people say."""
+    query = """
+        select case when human_sentiment > 0.5 then 'positive' when human_sentiment < -0.5 then 'negative'
+               else 'neutral' end, sentiment, count(*)
+        from review_sentiment join product_reviews using (sentence_id) group by 1, 2
+    """
+    found: dict[str, Counter[str]] = {}
+    for label, answer, count in warehouse.execute(query).fetchall():
+        found.setdefault(label, Counter())[answer] = count
+    return found
 
 
 def topics(s3: S3Server) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from nightbatch.adapters.object_store_names import check_name
 from nightbatch.core.money import Price
 from nightbatch.core.window import Window
 from nightbatch.errors import BadSink, Transient
-from nightbatch.ports import Chunk, HeldAnswer, MergeCounts, Message, SinkContext
+from nightbatch.ports import Chunk, GivenAnswer, HeldAnswer, MergeCounts, Message, SinkContext
 
 __all__ = [
     "FixedClock",
@@ -210,10 +211,26 @@ class MemorySink:
         for start in range(0, len(rows), _KNOWN_CHUNK):
             yield rows[start : start + _KNOWN_CHUNK]
 
+    def given(self, field: str) -> Iterator[list[GivenAnswer]]:
+        """Stream one field of every answer."""
+        with self._lock:
+            rows = [
+                GivenAnswer(key, _field(row["answer"], field), row["prompt_version"], row["model"], row["cost_usd"])
+                for key, row in self.answers.items()
+            ]
+        for start in range(0, len(rows), _KNOWN_CHUNK):
+            yield rows[start : start + _KNOWN_CHUNK]
+
     @property
     def identity(self) -> str:
         """Name this sink."""
         return self._identity
+
+
+def _field(answer: str, field: str) -> Any:
+    if field == "answer":
+        return answer
+    return json.loads(answer).get(field)
 
 
 def _rows(context: SinkContext, part: str, batches: Iterable[pa.RecordBatch]) -> list[dict[str, Any]]:

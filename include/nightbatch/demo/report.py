@@ -5,25 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-import psycopg
 from rich.console import Console, Group
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from nightbatch.adapters.sinks.files import read_latest
-from nightbatch.demo.installation import BUCKET, Installation
+from nightbatch.cli_evaluate import compare
+from nightbatch.demo.installation import BUCKET, PROJECT, Installation
+from nightbatch.job_file import load_job
 from nightbatch.ports import Run
 
-AGREEMENT = """
-select count(*) filter (where sentiment = rated), count(*)
-from (
-  select s.sentiment,
-         case when r.human_sentiment > 0.5 then 'positive' when r.human_sentiment < -0.5 then 'negative'
-              else 'neutral' end as rated
-  from review_sentiment s join product_reviews r using (sentence_id)
-) compared
+RATINGS = """
+select sentence_id,
+       case when human_sentiment > 0.5 then 'positive' when human_sentiment < -0.5 then 'negative'
+            else 'neutral' end as rated
+from product_reviews
 """
+"""People's ratings as the job's words; what `nightbatch evaluate review_sentiment --labels` can be given too."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +115,17 @@ def _counted(counts: dict[str, int]) -> str:
 
 
 def sentiment_lines(installation: Installation) -> list[str]:
-    """Compare the answers with people's ratings."""
-    with psycopg.connect(installation.warehouse_url) as connection:
-        agree, rated = connection.execute(AGREEMENT).fetchone() or (0, 0)
+    """Compare the answers with people's ratings, as `nightbatch evaluate` does."""
+    job = load_job(PROJECT / "include" / "jobs" / "review_sentiment.yaml")
+    columns = {"key": "sentence_id", "label": "rated"}
+    compared = compare(job, "sentiment", RATINGS, installation.connections, **columns)
+    agree, rated = (sum(getattr(one, name) for one in compared.groups) for name in ("agree", "rows"))
     share = agree / rated if rated else 0.0
     lines = [f"agrees with the human ratings on {agree:,} of {rated:,} sentences ({share:.0%})"]
+    for one in compared.groups:
+        lines.append(f"prompt {one.prompt_version}, {one.model}: {one.usd_a_row:.6f} USD a record")
+        for label, counts in sorted(one.confusion.items()):
+            lines.append(f"people say {label}: answered {_counted(counts)}")
     if not installation.is_real:
         lines.append(
             "(the emulator answers with VADER, whose authors evaluated it on this very data: agreement proves the "

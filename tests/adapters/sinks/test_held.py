@@ -13,7 +13,8 @@ from tests.servers import postgres_server  # noqa: F401 -- a fixture
 
 from nightbatch.adapters.memory import MemorySink
 from nightbatch.adapters.sinks.files import FileSink
-from nightbatch.ports import ANSWER_SCHEMA, HeldAnswer, Sink, SinkContext
+from nightbatch.errors import BadSink
+from nightbatch.ports import ANSWER_SCHEMA, GivenAnswer, HeldAnswer, Sink, SinkContext
 
 
 @pytest.fixture(params=["postgres", "duckdb", "parquet", "jsonl", "memory"])
@@ -53,6 +54,63 @@ def held(sink: Sink, context: SinkContext) -> set[HeldAnswer]:
 
 def row(context: SinkContext, key: str, cost: str) -> HeldAnswer:
     return HeldAnswer(key, context.run, f"print {key}", f"nb_{context.generation}_{key}", Decimal(cost))
+
+
+def rated(sink: Sink, context: SinkContext, **ratings: str) -> None:
+    """Load answers `{"rating": …}`, each a cent, from a prompt that is named after the window's day."""
+    rows = [
+        {
+            "key": key,
+            "fingerprint": f"print {key}",
+            "answer": f'{{"rating": "{rating}"}}',
+            "model": "m",
+            "prompt_version": f"v{context.window.start.day}",
+            "round": 0,
+            "custom_id": f"nb_{key}",
+            "cost_usd": Decimal("0.01"),
+        }
+        for key, rating in ratings.items()
+    ]
+    sink.prepare(context)
+    sink.merge(context, "r0-s000", [pa.RecordBatch.from_pylist(rows, schema=ANSWER_SCHEMA)])
+
+
+RATING = {"type": "object", "properties": {"rating": {"type": "string"}}}
+
+
+@pytest.mark.parametrize("sink", ["postgres", "duckdb", "parquet", "jsonl", "memory"], indirect=True)
+def test_a_field_of_each_answer_is_given_with_what_asked_for_it_the_latest_of_a_key_first(
+    sink: Sink, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    kind = request.node.callspec.params["sink"]
+    if kind in ("parquet", "jsonl"):
+        sink = FileSink(f"{tmp_path}/rated", format=kind, key_column="id", answer_schema=RATING)
+    elif kind != "memory":
+        server: Any = request.getfixturevalue("postgres_server") if kind == "postgres" else None
+        with open_warehouse(kind, server, tmp_path) as warehouse:
+            check_given(warehouse.sink(answer_schema=RATING))
+        return
+    check_given(sink)
+
+
+def check_given(sink: Sink) -> None:
+    if not isinstance(sink, MemorySink):
+        with pytest.raises(BadSink, match="no column of a field mood"):
+            list(sink.given("mood"))
+    assert list(sink.given("rating")) == []
+    rated(sink, about(day=1), a="good", b="bad")
+    rated(sink, about(day=2), b="good")
+
+    given: dict[str, GivenAnswer] = {}
+    for chunk in sink.given("rating"):
+        for answer in chunk:
+            given.setdefault(answer.key, answer)
+
+    first, second = (f"v{about(day=day).window.start.day}" for day in (1, 2))
+    assert given == {
+        "a": GivenAnswer("a", "good", first, "m", Decimal("0.01")),
+        "b": GivenAnswer("b", "good", second, "m", Decimal("0.01")),
+    }
 
 
 def test_each_answer_comes_with_its_request_and_its_exact_cost(sink: Sink) -> None:

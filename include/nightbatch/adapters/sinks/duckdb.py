@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from nightbatch.adapters.duckdb_connection import address, connected, file_of, translated
 from nightbatch.adapters.sinks.columns import Kind
-from nightbatch.adapters.sinks.table import NEVER_NULL, ORDER, Found, Layout, Table, owner_of
+from nightbatch.adapters.sinks.table import GIVEN, NEVER_NULL, ORDER, Found, Layout, Table, column_of, owner_of
 from nightbatch.errors import BadSink
-from nightbatch.ports import Connection, HeldAnswer, MergeCounts, SinkContext
+from nightbatch.ports import Connection, GivenAnswer, HeldAnswer, MergeCounts, SinkContext
 
 KNOWN_ROWS = 10_000
 """Rows of a chunk of `known`."""
@@ -152,6 +152,19 @@ class DuckDBSink:
             rows = database.execute(query, [end_us, since.generation, since.run])
             while chunk := rows.fetchmany(KNOWN_ROWS):
                 yield [HeldAnswer(*row) for row in chunk]
+
+    def given(self, field: str) -> Iterator[list[GivenAnswer]]:
+        """Stream one field of every answer; see `Sink.given`."""
+        names = [self.layout.key_column, column_of(self.layout.answer_fields, field, sink=self.identity), *GIVEN]
+        if not file_of(self._connection).exists():
+            return
+        query = f"SELECT {', '.join(map(_quoted, names))} FROM {_identifier(self.layout.answers)}"  # noqa: S608 - quoted
+        with translated(self.identity, BadSink), connected(self._connection, read_only=True) as database:
+            if not database.execute(_FIND, _names(self.layout.answers)).fetchall():
+                return
+            rows = database.execute(query)
+            while chunk := rows.fetchmany(KNOWN_ROWS):
+                yield [GivenAnswer(*row) for row in chunk]
 
     def _prepare_table(self, database: duckdb.DuckDBPyConnection, table: Table, job: str) -> None:
         kind = database.execute(_FIND, _names(table)).fetchall()

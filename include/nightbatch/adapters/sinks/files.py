@@ -14,12 +14,13 @@ import pyarrow as pa
 from nightbatch.adapters.object_store import ObjectStore
 from nightbatch.adapters.sinks.columns import Kind, answer_columns, sink_schema, typed_batch
 from nightbatch.adapters.sinks.files_dead import read_dead_letters
-from nightbatch.adapters.sinks.files_latest import held_of, pairs_of, read_latest, winners
+from nightbatch.adapters.sinks.files_latest import given_of, held_of, pairs_of, read_latest, winners
 from nightbatch.adapters.sinks.files_layout import MARKER, Marker, part_name, parts_of, rank_of, read_marker
 from nightbatch.adapters.sinks.files_write import dead_batch, dead_schema, write_part
+from nightbatch.adapters.sinks.table import column_of
 from nightbatch.adapters.sql_names import free_name
 from nightbatch.errors import BadSink
-from nightbatch.ports import Connection, HeldAnswer, MergeCounts, SinkContext
+from nightbatch.ports import Connection, GivenAnswer, HeldAnswer, MergeCounts, SinkContext
 
 __all__ = ["FileSink", "read_dead_letters", "read_latest"]
 
@@ -122,6 +123,13 @@ class FileSink:
         for name in parts_of(self._store, "answers"):
             if rank_of(name)[:2] >= least:
                 yield from held_of(self._store, name, self._key_column)
+
+    def given(self, field: str) -> Iterator[list[GivenAnswer]]:
+        """Stream one field of every answer, the parts of the latest window first; see `Sink.given`."""
+        column = column_of(self._columns, field, sink=self.identity)
+        kind = next(each.kind for each in self._columns if each.name == column)
+        for name in reversed(parts_of(self._store, "answers")):
+            yield given_of(self._store, name, self._key_column, column, kind)
 
     def _json_columns(self) -> frozenset[str]:
         return frozenset(column.name for column in self._columns if column.kind is Kind.JSON) | {"nb_answer"}

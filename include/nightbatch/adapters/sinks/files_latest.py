@@ -20,7 +20,7 @@ from nightbatch.adapters.sinks.files_layout import parts_of, rank_of, read_marke
 from nightbatch.adapters.sources.formats import format_of, read_whole
 from nightbatch.adapters.sources.pieces import Wanted
 from nightbatch.errors import BadSink, BadSource
-from nightbatch.ports import Connection, HeldAnswer
+from nightbatch.ports import Connection, GivenAnswer, HeldAnswer
 
 _ROWS_AT_ONCE = 10_000
 _WINNERS = "SELECT key, arg_max(fingerprint, rank), max(rank) FROM read_parquet(?) GROUP BY key"
@@ -88,6 +88,15 @@ def held_of(store: ObjectStore, name: str, key_column: str) -> Iterator[list[Hel
     with as_sink(store, name), store.reader(name) as file:
         for piece in read_whole(file, store.uri(name), format_of(name) or "parquet", wanted):
             yield [HeldAnswer(str(key), run, print_, named, _usd(cost)) for key, run, print_, named, cost in piece.rows]
+
+
+def given_of(store: ObjectStore, name: str, key_column: str, column: str, kind: Kind) -> list[GivenAnswer]:
+    """Read one column of one part's file; a part that is older than the column has null in it. Memory: the part."""
+    beside = {each: BOOKKEEPING[each] for each in ("nb_prompt_version", "nb_model", "nb_cost_usd")}
+    with as_sink(store, name):
+        table = read_part(store, name, {key_column: Kind.TEXT, column: kind, **beside})
+    rows = zip(*(each.to_pylist() for each in table.columns), strict=True)
+    return [GivenAnswer(str(key), value, version or "", model or "", cost) for key, value, version, model, cost in rows]
 
 
 def _usd(value: Any) -> Decimal | None:

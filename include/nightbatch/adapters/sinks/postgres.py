@@ -14,9 +14,9 @@ from psycopg import sql
 from nightbatch.adapters.postgres_connection import address, connect, translated
 from nightbatch.adapters.sinks.postgres_copy import copy_lines
 from nightbatch.adapters.sinks.postgres_tables import prepare_table
-from nightbatch.adapters.sinks.table import ORDER, Layout, Table
+from nightbatch.adapters.sinks.table import GIVEN, ORDER, Layout, Table, column_of
 from nightbatch.errors import BadSink
-from nightbatch.ports import Connection, HeldAnswer, MergeCounts, SinkContext
+from nightbatch.ports import Connection, GivenAnswer, HeldAnswer, MergeCounts, SinkContext
 
 KNOWN_ROWS = 10_000
 """Rows of a chunk of `known`."""
@@ -154,6 +154,19 @@ class PostgresSink:
                 cursor.execute(query, [since.window.end, since.generation, since.run])
                 while rows := cursor.fetchmany(KNOWN_ROWS):
                     yield [HeldAnswer(*row) for row in rows]
+
+    def given(self, field: str) -> Iterator[list[GivenAnswer]]:
+        """Stream one field of every answer through a server cursor; see `Sink.given`."""
+        names = [self.layout.key_column, column_of(self.layout.answer_fields, field, sink=self.identity), *GIVEN]
+        columns = _list(sql.Identifier(name) for name in names)
+        query = sql.SQL("SELECT {} FROM {}").format(columns, _identifier(self.layout.answers))
+        with self._transaction(read_only=True) as database:
+            if not _is_there(database, self.layout.answers):
+                return
+            with database.cursor(name="nb_given") as cursor:
+                cursor.execute(query)
+                while rows := cursor.fetchmany(KNOWN_ROWS):
+                    yield [GivenAnswer(*row) for row in rows]
 
     @contextmanager
     def _transaction(self, *, read_only: bool = False) -> Iterator[psycopg.Connection]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from nightbatch.adapters.sinks.columns import (
     ARROW_TYPES,
     BOOKKEEPING,
+    WHOLE,
     AnswerColumn,
     Kind,
     answer_columns,
@@ -23,6 +24,19 @@ from nightbatch.adapters.sinks.columns import (
 from nightbatch.adapters.sql_names import MAX_NAME_BYTES, OURS, TableName, free_name, table_name
 from nightbatch.errors import BadSink
 from nightbatch.ports import SinkContext
+
+GIVEN = ("nb_prompt_version", "nb_model", "nb_cost_usd")
+"""The columns that stand beside a field in `Sink.given`."""
+
+
+def column_of(columns: Iterable[AnswerColumn], field: str, *, sink: str) -> str:
+    """Name the column of an answer's field. Raises BadSink."""
+    found = {column.field or WHOLE: column.name for column in columns}
+    if field not in found:
+        problem = f"it has no column of a field {field} of the answer"
+        raise BadSink(sink, problem=problem, remedy=f"Name one of: {', '.join(found)}")
+    return found[field]
+
 
 DEAD_LETTERS: dict[str, Kind] = {
     "nb_reason": Kind.TEXT,
