@@ -78,7 +78,7 @@ class Night:
                 return None
             return self._process_of(self._sending())
 
-        return wait_until(found, what=f"a create call of {self.job} in flight", timeout_s=LONG_S, every_s=0.2)
+        return wait_until(found, what=f"a create call of {self.job} in flight", timeout_s=LONG_S, every_s=1.0)
 
     def until_downloading(self) -> psutil.Process:
         """Wait until one task alone still reads its results, which drip; gives the task's process."""
@@ -88,7 +88,7 @@ class Night:
                 return None
             return self._process_of([task["map_index"] for task in self.tasks() if task["state"] == "running"])
 
-        return wait_until(found, what=f"a download of {self.job} under way", timeout_s=LONG_S, every_s=0.2)
+        return wait_until(found, what=f"a download of {self.job} under way", timeout_s=LONG_S, every_s=1.0)
 
     def until_waiting(self) -> None:
         """Wait until all shards are at the vendor, and no task holds a worker."""

@@ -142,7 +142,7 @@ def reprocess_by_backfill(stand: Stand) -> Night:
     for tries, reprocess in enumerate(("none", "completed"), start=1):
         wait_until(lambda: not has_backfill(stand), what="the backfill before to be closed", timeout_s=LONG_S)
         stand.api.create_backfill(night.job, from_date=DAYS[0], to_date=DAYS[0], reprocess=reprocess)
-        wait_until(lambda: settled(stand, tries), what=f"settle number {tries}", timeout_s=LONG_S, every_s=0.5)  # noqa: B023 - at once
+        wait_until(lambda: settled(stand, tries), what=f"settle number {tries}", timeout_s=LONG_S, every_s=1.0)  # noqa: B023 - at once
     # The third is the scheduled run of a night without records, which began when the Dag was let go.
     assert [stand.end(night.job, run["dag_run_id"]) for run in stand.api.dag_runs(night.job)] == ["success"] * 3
     return night
@@ -248,7 +248,7 @@ def end_with_a_service_manager(night: Night) -> str:
         restarted.extend(airflow.start_ended())
         return night.state_if_told() if airflow.api.health() else ""
 
-    state = wait_until(ended, what=f"the run of {night.job} to end", timeout_s=LONG_S, every_s=0.5)
+    state = wait_until(ended, what=f"the run of {night.job} to end", timeout_s=LONG_S, every_s=1.0)
     print(f"\nended by themselves and were started again: {', '.join(restarted) or 'none'}")
     return state
 

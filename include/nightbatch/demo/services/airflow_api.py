@@ -136,7 +136,7 @@ class AirflowApi:
             return run if run["state"] in FINISHED else None
 
         what = f"run {run_id!r} of {dag_id!r} to end"
-        return wait_until(finished, what=what, timeout_s=timeout_s, every_s=0.5) or {}
+        return wait_until(finished, what=what, timeout_s=timeout_s, every_s=1.0) or {}
 
     def clear_run(self, dag_id: str, run_id: str, *, only_failed: bool = False) -> Json:
         """Clear a run's tasks, so that they run again; the run id stays."""
