@@ -69,6 +69,7 @@ def batch_words(shard: Shard) -> str:
 def rows_of(books: Books) -> str:
     """Say in one line what became of a run's rows."""
     bad = f"{books.dead_rows:,} dead, {books.pending_rows + books.in_flight:,} pending"
+    bad += f", {books.held_back:,} kept by the quality gate" if books.held_back else ""
     return f"{books.rows:,} in the run: {books.merged:,} loaded, {books.unchanged:,} unchanged, {bad}"
 
 
@@ -86,6 +87,7 @@ def book_facts(books: Books) -> tuple[tuple[str, str], ...]:
         ("Dead letters", f"{books.dead_rows:,}" + (f" ({dead})" if dead else "")),
         *letter_facts(books.run, books.letters),
         ("Pending", f"{books.pending_rows:,}" + (f" ({pending})" if pending else "")),
+        *((("Kept by the quality gate", f"{books.held_back:,}"),) if books.held_back else ()),
         ("Batches", f"{books.batches:,}" + (f", and {books.doubles:,} made twice" if books.doubles else "")),
         *_surprises(books),
         ("Cost", f"{books.cost_usd:.4f} USD (real time: {books.realtime_usd:.4f} USD)"),
