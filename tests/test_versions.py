@@ -98,9 +98,9 @@ def newer_library(folder: Path) -> None:
         "__init__.py": ('__version__ = "0.1.0"', '__version__ = "0.2.0"'),
         "job.py": (
             "    min_rows: Annotated",
-            '    quality: dict[str, str] | None = None\n    """New."""\n    min_rows: Annotated',
+            '    tomorrow: dict[str, str] | None = None\n    """New."""\n    min_rows: Annotated',
         ),
-        "steps/planning.py": ('        "goes_on":', '        "told_by_quality": [1, 2],\n        "goes_on":'),
+        "steps/planning.py": ('        "goes_on":', '        "told_by_tomorrow": [1, 2],\n        "goes_on":'),
     }
     for name, (old, new) in changes.items():
         file = folder / "nightbatch" / name
@@ -155,14 +155,14 @@ def test_what_an_older_version_planned_and_sent_a_newer_one_collects(desk: Desk)
 
 def test_what_the_older_version_does_not_understand_waits_for_the_newer_one(desk: Desk) -> None:
     """A key of the newer version is set: the older one says so, sends nothing, and loses nothing."""
-    (desk.folder / "tickets.yaml").write_text(f"{JOB}quality: {{label: strict}}\n")
+    (desk.folder / "tickets.yaml").write_text(f"{JOB}tomorrow: {{label: strict}}\n")
     assert desk.step("prepare", "0.2.0") == ""
     (desk.folder / "tickets.yaml").write_text(JOB)
 
     said = desk.step("batch", "0.1.0")
 
     assert said.startswith("PlanUnreadable run tickets/")
-    assert "does not understand quality" in said
+    assert "does not understand tomorrow" in said
     assert desk.answered() == []
     assert desk.step("collect", "0.2.0") == ""
     assert desk.answered() == ["k0", "k1", "k2", "k3"]

@@ -298,7 +298,7 @@ def test_an_answer_of_an_older_window_does_not_replace_a_newer_one() -> None:
     assert (books.state, books.merged, stack.answers()) == ("complete", 1, {"k": "new"})
 
 
-def test_people_hear_of_a_deadline_once_each_at_risk_and_late() -> None:
+def test_people_hear_of_a_deadline_once_each_at_risk_and_late_and_that_it_is_over() -> None:
     stack = Stack(RECORDS[:1])
     stack.provider.ends_at_once = False
     job = job_of(deadline={"after": "4h"}, warn_before="1h", notify={"on": ["at_risk", "late"]})
@@ -312,7 +312,7 @@ def test_people_hear_of_a_deadline_once_each_at_risk_and_late() -> None:
 
     flow.run(stack.ports(), job, NIGHT, watch=watch)
 
-    assert [message.kind for message in stack.notifier.messages] == ["at_risk", "late"]
+    assert [message.kind for message in stack.notifier.messages] == ["at_risk", "late", "over"]
 
 
 def test_a_batch_that_vanished_is_sent_again_when_a_person_forces_it() -> None:
