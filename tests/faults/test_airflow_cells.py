@@ -26,6 +26,8 @@ from tests.faults.conftest import Cell
 pytestmark = pytest.mark.timeout(2400)
 
 AWAY_S = 60.0
+SLOW_S = 90.0
+"""How long a batch takes where all shards must wait at one moment: longer than their tasks need to start in turn."""
 
 SHORTENED = {
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
@@ -125,7 +127,7 @@ def kill_workers(stand: Stand) -> Night:
 
 def clear_one_index(stand: Stand) -> Night:
     """Clear one shard's square while its batch is open, when all is loaded, and once more with what follows it."""
-    night = Night.begin(stand, "cleared", batch_seconds=20)
+    night = Night.begin(stand, "cleared", batch_seconds=SLOW_S)
     night.until_waiting()
     stand.api.clear_task(night.job, night.run, "round_0.batch", map_index=1)
     assert night.end() == "success"
@@ -137,7 +139,7 @@ def clear_one_index(stand: Stand) -> Night:
 
 def reprocess_by_backfill(stand: Stand) -> Night:
     """Backfill a window whose manual run is under way; then reprocess it, complete as it is."""
-    night = Night.begin(stand, "reprocessed", batch_seconds=20)
+    night = Night.begin(stand, "reprocessed", batch_seconds=SLOW_S)
     night.until_waiting()
     for tries, reprocess in enumerate(("none", "completed"), start=1):
         wait_until(lambda: not has_backfill(stand), what="the backfill before to be closed", timeout_s=LONG_S)
@@ -182,7 +184,7 @@ def quiet(local: Local) -> None:
 
 def test_the_triggerer_dies(stand: Stand, quiet: None, cell: Cell) -> None:
     """Killed while every shard waits in it."""
-    night = Night.begin(stand, "triggerer")
+    night = Night.begin(stand, "triggerer", batch_seconds=SLOW_S)
     night.until_waiting()
     stand.installation.airflow.kill_component("triggerer")
     assert {batch["status"] for batch in night.vendor.state()["batches"]} == {"in_progress"}
@@ -255,7 +257,7 @@ def end_with_a_service_manager(night: Night) -> str:
 
 def test_s3_is_away_for_a_minute(stand: Stand, quiet: None, cell: Cell) -> None:
     """Batches end while nothing can be stored: no answer is lost, and nobody spins."""
-    night = Night.begin(stand, "s3")
+    night = Night.begin(stand, "s3", batch_seconds=45)  # ends while S3 is away
     night.until_waiting()
     stand.installation.s3.go_away()
     began = monotonic_s()
