@@ -46,6 +46,14 @@ def starts(*words: str) -> list[str]:
     return [window["start"][:10] for window in missing]
 
 
+def test_a_cron_that_watches_a_misspelt_job_is_told_so(jobs: Path) -> None:
+    ended = typed("status", "ticket", "--jobs", "jobs", "--exit-code")
+
+    assert ended.exit_code == 2
+    assert "ticket" in ended.stderr
+    assert "no job of this name has a schedule. Correct the name, or --jobs (now jobs)." in ended.stderr
+
+
 def test_every_window_without_a_run_is_named_until_it_has_one_or_is_skipped(
     jobs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

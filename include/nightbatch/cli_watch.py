@@ -15,6 +15,7 @@ from nightbatch import cli_status as runs_shown
 from nightbatch.cli_check import JOBS
 from nightbatch.cli_frame import EXIT_MISSING, Json, errors_told, watch_of_environment
 from nightbatch.cli_show import console, print_json
+from nightbatch.errors import JobInvalid, Problem
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -50,6 +51,10 @@ def status(
         watch = watch_of_environment()
         sightings = patrol(watch, jobs).sightings if tell else look(watch, jobs, job=job)
         found = [one for one in sightings if job in (None, one.job.name)]
+        if exit_code and job is not None and not found:
+            # A cron with a misspelt name would be green for ever.
+            problem, remedy = "no job of this name has a schedule", f"Correct the name, or --jobs (now {jobs})."
+            raise JobInvalid(job, [Problem("job", problem, remedy)])
         runs = watch.ledger.runs(job=job, limit=last)
         if as_json:
             shown = {"jobs": [_json(one, watch.now) for one in found]}
