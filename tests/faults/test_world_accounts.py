@@ -14,8 +14,9 @@ TOLD = "notify: {slack_connection: slack, on: [failed]}"
 
 
 def told(desk: World, slack: SlackSink, ending: Ending, *words: str) -> None:
-    """Exactly one message reached people, and it and the command say why."""
-    (message,) = slack.messages()
+    """Exactly one message reached people, and it and the command say why; and one that it is over."""
+    message, over = slack.messages()
+    assert str(over.payload["text"]).startswith("It is over")
     said = str(message.payload)
     for word in words:
         assert word in ending.answer["message"], ending
