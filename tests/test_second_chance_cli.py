@@ -17,7 +17,6 @@ import pytest
 from tests.test_night_cli import RECORDS, Desk, bucket_night, warehouse_night, window
 
 pytest_plugins = ["tests.servers"]
-pytestmark = pytest.mark.stack
 
 KEYS = {key for key, _ in RECORDS}
 
