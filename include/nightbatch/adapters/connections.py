@@ -58,6 +58,20 @@ def parse_connection(conn_id: str, text: str, *, variable: str) -> Connection:
         raise ConnectionInvalid(conn_id, problem=problem, remedy=remedy) from None
 
 
+def check_type(connection: Connection, expected: str) -> None:
+    """
+    Raise ConnectionInvalid for a connection of another type.
+
+    It was made for somebody else, and its password must not be sent to whom the job speaks with.
+    """
+    if connection.conn_type != expected:
+        raise ConnectionInvalid(
+            connection.conn_id,
+            problem=f"it is of type {connection.conn_type or 'nothing'}, and {expected} is needed",
+            remedy="Name a connection of that type in the job, or correct its type (docs/providers.md shows each)",
+        )
+
+
 def _from_json(conn_id: str, text: str) -> Connection:
     fields = json.loads(text)
     unknown = sorted(fields.keys() - _FIELDS)

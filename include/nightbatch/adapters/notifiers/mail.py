@@ -13,6 +13,7 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from nightbatch.adapters.connections import check_type
 from nightbatch.adapters.notifiers.plot import DEAD, GOOD, plot_lines, plots
 from nightbatch.adapters.notifiers.wording import (
     COMMANDS,
@@ -53,6 +54,7 @@ class MailNotifier:
     channel = "mail"
 
     def __init__(self, connection: Connection, *, to: Sequence[str]) -> None:
+        check_type(connection, "smtp")
         self._connection = connection
         self._to = [to] if isinstance(to, str) else list(to)
         self._sender = str(connection.extra.get("from_email") or "") or connection.login

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from nightbatch.adapters.connections import check_type
 from nightbatch.adapters.notifiers.plot import plot_lines
 from nightbatch.adapters.notifiers.wording import (
     COMMANDS,
@@ -49,6 +50,7 @@ class SlackNotifier:
     channel = "slack"
 
     def __init__(self, connection: Connection) -> None:
+        check_type(connection, "slackwebhook")
         self._conn_id = connection.conn_id
         token, host = connection.password.strip(), connection.host
         if not token:

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from nightbatch.adapters.connections import check_type
 from nightbatch.adapters.providers.account_budget import month_budget
 from nightbatch.adapters.providers.anthropic_batches import Batch, Page, state_of
 from nightbatch.adapters.providers.anthropic_encoder import AnthropicEncoder
@@ -68,6 +69,7 @@ class AnthropicProvider:
     found_by: Literal["label", "count"] = "count"
 
     def __init__(self, connection: Connection, *, request_timeout_s: float) -> None:
+        check_type(connection, "anthropic")
         self._connection, self._request_timeout_s = connection, request_timeout_s
         self.budget_month_usd = month_budget(connection)
         self._base_url = base_url(connection, client_kwargs="anthropic_client_kwargs", default=API).removesuffix("/v1")

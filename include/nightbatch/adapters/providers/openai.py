@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 import orjson
 
+from nightbatch.adapters.connections import check_type
 from nightbatch.adapters.providers.account_budget import month_budget
 from nightbatch.adapters.providers.listing import DOING, listed
 from nightbatch.adapters.providers.openai_batches import Batch, File, Page, state_of
@@ -67,6 +68,7 @@ class OpenAIProvider:
     found_by: Literal["label", "count"] = "label"
 
     def __init__(self, connection: Connection, *, request_timeout_s: float) -> None:
+        check_type(connection, "openai")
         self._connection, self._request_timeout_s = connection, request_timeout_s
         self.budget_month_usd = month_budget(connection)
         self._base_url = base_url(connection, client_kwargs="openai_client_kwargs", default=API)
