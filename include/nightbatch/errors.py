@@ -29,7 +29,8 @@ NightbatchError
     ├── PlanUnreadable      a run was sealed by a version that this one does not understand
     ├── NothingToRetry      no dead letter of the reasons asked for can be sent again
     ├── RunIncomplete       the run adds up, and rows are pending
-    │   └── RunHeldBack     the quality gate stopped it, and a person decides
+    │   ├── RunHeldBack     the quality gate stopped it, and a person decides
+    │   └── RunUnloaded     answers came back and did not reach the sink
     ├── RunFailed           the run broke a limit of the job
     │   ├── RunCancelled    a person cancelled it before every row was answered
     │   └── RunDiscarded    a person discarded what the quality gate held back
@@ -369,6 +370,19 @@ class RunHeldBack(RunIncomplete):
             f"{held_back:,} rows that came back are kept and not loaded, {loaded:,} answers were loaded before, and "
             f"nothing more is sent. `nightbatch release {run_id} --look` shows examples; then type `nightbatch release "
             f"{run_id}`, or the same with --discard, and run the window again or clear it. Nothing is paid twice.",
+        )
+
+
+class RunUnloaded(RunIncomplete):
+    """Answers came back, and the sink did not take them."""
+
+    def __init__(self, run_id: str, *, unloaded: int, why: Sequence[str] = ()) -> None:
+        self.run_id, self.pending, self.why = run_id, unloaded, tuple(why)
+        told = "".join(f" Why: {problem}" for problem in self.why)
+        Terminal.__init__(
+            self,
+            f"run {run_id} stays open: {unloaded:,} rows came back, are paid and kept, and are not loaded. Mend the "
+            f"cause, then clear the run or run the window again: it loads them, and nothing is paid twice.{told}",
         )
 
 

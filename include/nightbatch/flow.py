@@ -123,8 +123,10 @@ def prepare(
         sealed = ports.ledger.sealed(run.run, 0)
         if sealed is not None and run.state == "open":
             ports.ledger.resume(run.run, now=ports.clock.now())
+        if run.state == "open":
+            # Also of a plan that is sealed: its tables may have gone since, which is why it is run again.
+            ports.sink(sealed_job(ports, run.run) if sealed else job).prepare(context_of(run))
         if sealed is None:
-            ports.sink(job).prepare(context_of(run))
             sealed = seal_plan(ports, job, run, past, options, watch)
             log.info("prepare: %s requests in %d shards", f"{sealed.facts['counts']['requests']:,}", len(sealed.shards))
         bury(ports, unsealed(sealed.facts, run=sealed.run), sealed)

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 from typer.testing import CliRunner
@@ -60,6 +61,12 @@ def parrot() -> Iterator[str]:
         with running(EmulatorSettings(executor="upstream", upstream_url=upstream)) as url:
             yield url
         server.shutdown()
+
+
+def spent(parrot: str) -> int:
+    """Count the batches that were ever made at the vendor."""
+    reply = httpx.get(f"{parrot}/emulator/state", headers={"Authorization": "Bearer sk-emulator"}, timeout=10)
+    return sum(reply.raise_for_status().json()["creations"].values())
 
 
 @dataclass

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import sqlalchemy as sa
 
 from nightbatch.adapters.ledger_engine import Database, check_file
 from nightbatch.adapters.ledger_tables import REVISIONS, WORKS_FROM, meta, runs
-from nightbatch.errors import LedgerInUse, LedgerMismatch
+from nightbatch.errors import ConnectionInvalid, LedgerInUse, LedgerMismatch
 
 HEAD = REVISIONS[-1]
 VERSION_TABLE = "nb_alembic_version"
@@ -29,7 +30,7 @@ def migrate(database: Database, *, anyway: bool = False) -> None:
     this is to be done `anyway`; both change nothing.
     """
     if database.file is not None:
-        database.file.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(database.file.parent)
     with _one_at_a_time, database.write() as connection:
         # SQLite took its only write lock when the transaction began.
         if database.is_postgresql:
@@ -43,6 +44,17 @@ def migrate(database: Database, *, anyway: bool = False) -> None:
         _upgrade(connection)
         connection.execute(sa.delete(meta).where(meta.c.name == _WORKS_FROM_KEY))
         connection.execute(sa.insert(meta).values(name=_WORKS_FROM_KEY, value=WORKS_FROM))
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConnectionInvalid(
+            "ledger",
+            problem=f"its folder {folder} cannot be made ({error.strerror})",
+            remedy="Set NIGHTBATCH_HOME to a folder that can be written, or NIGHTBATCH_LEDGER_URL to a database",
+        ) from None
 
 
 def check_version(database: Database) -> None:

@@ -23,6 +23,9 @@ _QUIET_CLASSES = {"22", "23", "P0"}
 _BAD_CLASSES = {"0A", "21", "22", "23", "25", "2B", "3D", "3F", "42", "44", "54", "P0"}
 """Error classes that come again however often one tries."""
 
+_WRONG_KIND = "55000"
+"""A view that cannot be written to, say. The other codes of its class are of things in use, which end."""
+
 _FROZEN = "25P03"
 """PostgreSQL ended the transaction of a process that said nothing for too long; the next one may do better."""
 
@@ -99,7 +102,7 @@ def translated(what: str, bad: type[BadSource] | type[BadSink]) -> Iterator[None
     except psycopg.Error as error:
         # Not chained: the server's details quote whole rows, and a log shows the whole chain.
         code = error.sqlstate or ""
-        is_bad = code[:2] in _BAD_CLASSES and code != _FROZEN
+        is_bad = code == _WRONG_KIND or (code[:2] in _BAD_CLASSES and code != _FROZEN)
         if is_bad or (not code and not isinstance(error, psycopg.OperationalError)):
             remedies = _REMEDIES[bad]
             raise bad(what, problem=_said(error), remedy=remedies.get(code, remedies[""])) from None

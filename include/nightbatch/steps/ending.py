@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nightbatch.errors import NightbatchError, RunCancelled, RunFailed, RunIncomplete
+from nightbatch.errors import NightbatchError, RunCancelled, RunFailed, RunIncomplete, RunUnloaded
 from nightbatch.job import Job
 from nightbatch.ports import Gate, Message, Ports, Run
 
@@ -60,6 +60,8 @@ def _bad_ending(
     gates = stopped(ports.ledger, run.run)
     if gates:
         return (_at_gate if gates[0].kind == QUALITY else _held_back)(run, message, gates[0])
+    if isinstance(problem, RunUnloaded):
+        return _unloaded(run, message, problem)
     return _incomplete(run, message, problem) if isinstance(problem, RunIncomplete) else message
 
 
@@ -131,6 +133,22 @@ def _at_gate(run: Run, message: Message, gate: Gate) -> Message:
             f"nightbatch release {run.run} --discard",
             again(run),
         ),
+        if_nobody="The run stays open: its answers stay out of the sink, and its files in the staging folder.",
+    )
+
+
+def _unloaded(run: Run, message: Message, problem: RunUnloaded) -> Message:
+    return replace(
+        message,
+        kind="incomplete",
+        title=f"{run.job}: {problem.pending:,} rows are not loaded",
+        happened=" ".join([f"{problem.pending:,} rows came back and did not reach the sink.", *problem.why]),
+        happens_next="Nothing more for this window; the job's next run goes ahead. What came back is paid and kept.",
+        to_do=(
+            "Mend the cause above. Then clear the run in Airflow (with downstream), or run the window again: it loads "
+            "what came back, and nothing is paid twice."
+        ),
+        commands=(f"nightbatch status {run.job}", again(run)),
         if_nobody="The run stays open: its answers stay out of the sink, and its files in the staging folder.",
     )
 

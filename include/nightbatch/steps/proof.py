@@ -136,6 +136,9 @@ class _Proving(Findings):
         if not is_loaded and any(gate.kind == QUALITY for gate in stopped(self.ports.ledger, self.run.run)):
             self.add(unknown("loaded", place, "its answers wait at the quality gate for a person"))
             return
+        if not is_loaded and self.run.state == "open":
+            self.add(unknown("loaded", place, "its answers did not reach the sink yet"))
+            return
         found = what(shard.merged) if is_loaded else "a shard that was collected and never loaded"
         holds = is_loaded and shard.merged == good + copies_loaded
         self.add(Link("loaded", place, what(good + copies_loaded), found, holds))

@@ -12,7 +12,7 @@ from nightbatch.core.money import Cost, total
 from nightbatch.core.proof import broken
 from nightbatch.core.shard import ShardState
 from nightbatch.core.verdict import Reason
-from nightbatch.errors import DoesNotAddUp, NightbatchError, RunFailed, RunHeldBack, RunIncomplete
+from nightbatch.errors import DoesNotAddUp, NightbatchError, RunFailed, RunHeldBack, RunIncomplete, RunUnloaded
 from nightbatch.job import Job
 from nightbatch.logs import logger
 from nightbatch.ports import Gate, Ports, Run, Shard
@@ -136,7 +136,7 @@ def settle(ports: Ports, job: Job, run_name: str) -> Books:
     shards = ports.ledger.shards(run_name)
     gates = stopped(ports.ledger, run_name) if stands_still(ports.ledger, job, run_name) else []
     if gates:
-        books.held_back = sum(shard.plan.rows for shard in shards if shard.state is ShardState.COLLECTED)
+        books.held_back = sum(shard.plan.rows for shard in _unloaded(shards))
     problem = disproved(run.run, proof) or _judge(job, run, books, shards, before=before, waiting=waiting, gates=gates)
     books.state = _state(books, problem)
     # A complete run that is looked at again took no longer than it did.
@@ -241,14 +241,18 @@ def differences(books: Books, shards: Sequence[Shard]) -> list[str]:
             f"{books.requests:,} requests, but {books.good:,} good + {dead:,} dead + {pending:,} pending + "
             f"{books.in_flight:,} in flight = {fates:,}"
         )
-    unloaded = [shard.plan.ref.name for shard in shards if shard.state is ShardState.COLLECTED]
-    if books.held_back:
-        return found
-    if unloaded:
-        found.append(f"collected and never loaded: {', '.join(unloaded)}")
-    elif not books.in_flight and books.merged != books.good + books.copies_loaded:
+    if not books.in_flight and not _unloaded(shards) and books.merged != books.good + books.copies_loaded:
         found.append(f"{books.good + books.copies_loaded:,} answers are good, {books.merged:,} reached the sink")
     return found
+
+
+def _unloaded(shards: Sequence[Shard]) -> list[Shard]:
+    return [shard for shard in shards if shard.state is ShardState.COLLECTED]
+
+
+def _why(shards: Sequence[Shard]) -> tuple[str, ...]:
+    """Give what is known to be wrong with these shards, each sentence once, and three at most."""
+    return tuple(dict.fromkeys(shard.problem for shard in shards if shard.problem))[:3]
 
 
 def _judge(
@@ -267,14 +271,15 @@ def _judge(
     if gates:
         breaches = gates[0].facts["breaches"]
         return RunHeldBack(books.run, held_back=books.held_back, loaded=books.merged, breaches=breaches)
+    if unloaded := _unloaded(shards):
+        return RunUnloaded(books.run, unloaded=sum(shard.plan.rows for shard in unloaded), why=_why(unloaded))
     pending = books.pending_rows + waiting
     if books.in_flight or pending:
         reasons = Counter(books.pending)
         reasons["left by an earlier generation"] = waiting
         reasons["with the vendor or not sent"] = books.in_flight
         said = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common() if count)
-        why = tuple(dict.fromkeys(shard.problem for shard in shards if shard.problem))
-        return RunIncomplete(books.run, pending=pending + books.in_flight, reasons=said, why=why[:3])
+        return RunIncomplete(books.run, pending=pending + books.in_flight, reasons=said, why=_why(shards))
     return over_limits(job, run, books, [told for one in before if (told := books_of(one)) is not None])
 
 
@@ -283,7 +288,7 @@ def _state(books: Books, problem: NightbatchError | None) -> str:
         return "complete"
     if isinstance(problem, RunFailed):
         return "failed"
-    if isinstance(problem, DoesNotAddUp | RunHeldBack) or books.in_flight:
+    if isinstance(problem, DoesNotAddUp | RunHeldBack | RunUnloaded) or books.in_flight:
         # Left open: whoever runs it again goes on where it stands, and nobody else takes its window.
         return "open"
     return "incomplete"

@@ -61,7 +61,10 @@ WHERE (epoch_us(nb_window_end), nb_generation) >= (?, ?) OR nb_run = ?
 """
 _FIND = "SELECT table_type FROM information_schema.tables WHERE table_schema = ? AND table_name = ?"
 _COMMENT = "SELECT comment FROM duckdb_tables() WHERE schema_name = ? AND table_name = ? AND NOT internal"
-_COLUMNS = "SELECT column_name, data_type FROM duckdb_columns() WHERE schema_name = ? AND table_name = ?"
+_COLUMNS = """
+SELECT column_name, data_type, NOT is_nullable AND column_default IS NULL FROM duckdb_columns()
+WHERE schema_name = ? AND table_name = ?
+"""
 _KEYS = """
 SELECT constraint_column_names FROM duckdb_constraints()
 WHERE schema_name = ? AND table_name = ? AND constraint_type IN ('PRIMARY KEY', 'UNIQUE')
@@ -173,11 +176,13 @@ class DuckDBSink:
             return
         comment = next((row[0] for row in database.execute(_COMMENT, _names(table)).fetchall()), None)
         keys = [set(row[0]) for row in database.execute(_KEYS, _names(table)).fetchall()]
+        columns = database.execute(_COLUMNS, _names(table)).fetchall()
         found = Found(
             is_table=kind[0][0] == "BASE TABLE",
             comment=comment,
-            types=dict(database.execute(_COLUMNS, _names(table)).fetchall()),
+            types={name: type_ for name, type_, _ in columns},
             is_keyed=set(table.key) in keys,
+            to_fill=frozenset(name for name, _, must_be_filled in columns if must_be_filled),
         )
         self.layout.check_usable(table, found)
         self.layout.check_owner(table, owner_of(comment) or _job_of_rows(database, table, job), job)

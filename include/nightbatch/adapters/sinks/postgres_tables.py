@@ -28,7 +28,9 @@ SELECT c.oid, c.relkind IN ('r', 'p'), obj_description(c.oid, 'pg_class'), pg_ha
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s
 """
 _COLUMNS = """
-SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
+SELECT attname, format_type(atttypid, atttypmod),
+       attnotnull AND NOT atthasdef AND attidentity = '', attgenerated <> '' OR attidentity = 'a'
+FROM pg_attribute
 WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum
 """
 _UNIQUE_KEYS = """
@@ -51,11 +53,14 @@ def prepare_table(database: psycopg.Connection, layout: Layout, table: Table, jo
         _create(database, table, job)
         return
     oid, is_table, comment, is_ours_to_alter = row
+    columns = database.execute(_COLUMNS, [oid]).fetchall()
     found = Found(
         is_table=is_table,
         comment=comment,
-        types=dict(database.execute(_COLUMNS, [oid]).fetchall()),
+        types={name: type_ for name, type_, *_ in columns},
         is_keyed=any(set(key) == set(table.key) for (key,) in database.execute(_UNIQUE_KEYS, [oid])),
+        to_fill=frozenset(name for name, _, must_be_filled, _ in columns if must_be_filled),
+        computed=frozenset(name for name, _, _, is_computed in columns if is_computed),
     )
     layout.check_usable(table, found)
     _check_rights(database, layout, table, oid)

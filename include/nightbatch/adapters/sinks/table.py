@@ -94,6 +94,10 @@ class Found:
     types: Mapping[str, str]
     is_keyed: bool
     """Whether the database keeps the key unique."""
+    to_fill: frozenset[str] = frozenset()
+    """Columns that each row must have a value for, and that have no default."""
+    computed: frozenset[str] = frozenset()
+    """Columns that take no value from anybody."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,16 @@ class Layout:
             self._bad(
                 f"{table.name} has no unique key on {', '.join(table.key)}",
                 "Add a primary key on it, or name a table that does not exist yet",
+            )
+        if foreign := found.to_fill - table.columns.keys():
+            self._bad(
+                f"{table.name} has columns of others that must be filled: {', '.join(sorted(foreign))}",
+                "Give each a default, or let it be null",
+            )
+        if computed := found.computed & table.columns.keys():
+            self._bad(
+                f"columns of {table.name} are computed by the database: {', '.join(sorted(computed))}",
+                "Make them plain columns, rename the fields in the answer's schema, or name another table",
             )
 
     def check_owner(self, table: Table, owner: str | None, job: str) -> None:
