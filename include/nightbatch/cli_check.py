@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nightbatch.errors import ConnectionInvalid, JobInvalid, PackageMissing, Problem
 from nightbatch.job import Job
-from nightbatch.job_file import load_job, load_jobs
+from nightbatch.job_file import clashes, load_job
 from nightbatch.job_values import nearest
 
 JOBS = Path(os.environ.get("NIGHTBATCH_JOBS", "include/jobs"))
@@ -46,23 +46,18 @@ def find_job(name: Path) -> Job:
 
 
 def check_files(names: Sequence[Path], *, now: datetime) -> dict[str, Found]:
-    """Check these jobs, or without any all of include/jobs, where two may also be in each other's way."""
-    if names:
-        return {str(name): _check_one(name, now) for name in names}
-    clashes = {error.file: error for error in load_jobs(JOBS)[1]}
+    """Check these jobs, or without any all of include/jobs, and whether two are in each other's way."""
     found: dict[str, Found] = {}
-    for file in job_files():
-        clash = clashes.get(str(file))
-        found[str(file)] = Found(list(map(str, clash.problems))) if clash else _check_one(file, now)
-    return found
-
-
-def _check_one(name: Path, now: datetime) -> Found:
-    found = Found()
-    try:
-        _check_outside(find_job(name), found, now)
-    except JobInvalid as error:
-        found.problems += map(str, error.problems)
+    jobs: dict[Path, Job] = {}
+    for name in dict.fromkeys(names or job_files()):
+        found[str(name)] = one = Found()
+        try:
+            jobs[name] = find_job(name)
+            _check_outside(jobs[name], one, now)
+        except JobInvalid as error:
+            one.problems += map(str, error.problems)
+    for name, problems in clashes(jobs).items():
+        found[str(name)].problems += map(str, problems)
     return found
 
 
@@ -84,9 +79,12 @@ def _check_outside(job: Job, found: Found, now: datetime) -> None:
         if is_absent(model.provider):
             found.warnings.append(str(PackageMissing(model.provider, extra=model.provider)))
         try:
-            known_price(GenaiPrices(), job, number, at=now)
+            price = known_price(GenaiPrices(), job, number, at=now)
         except JobInvalid as error:
             found.problems += map(str, error.problems)
+            continue
+        if price.batch is None:
+            found.warnings.append(f"models.{number}.model: its costs will be booked as 0 USD: {price.note}")
     connections = from_environment(os.environ)
     for conn_id in connections_of(job):
         try:

@@ -70,30 +70,38 @@ def load_jobs(folder: Path | str) -> tuple[list[Job], list[JobInvalid]]:
     Two jobs with one name or one sink would mix their runs or their answers: the first file keeps it, and the
     others are told.
     """
-    jobs: list[Job] = []
-    invalid: list[JobInvalid] = []
-    taken: dict[tuple[str, str], str] = {}
     folder = Path(folder)
     if not folder.is_dir():
         problem = Problem("folder", "it is not there", "Make it, or set the folder where the job files are.")
         return [], [JobInvalid(str(folder), [problem])]
-    for path in sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))):
+    jobs: dict[Path, Job] = {}
+    invalid: dict[Path, JobInvalid] = {}
+    files = sorted((*folder.glob("*.yaml"), *folder.glob("*.yml")))
+    for path in files:
         try:
-            job = load_job(path)
+            jobs[path] = load_job(path)
         except JobInvalid as error:
-            invalid.append(error)
-            continue
-        clashes = [
+            invalid[path] = error
+    clashing = clashes(jobs)
+    invalid |= {path: JobInvalid(str(path), problems) for path, problems in clashing.items()}
+    return [job for path, job in jobs.items() if path not in clashing], [invalid[at] for at in files if at in invalid]
+
+
+def clashes(jobs: Mapping[Path, Job]) -> dict[Path, list[Problem]]:
+    """Find the jobs that have a name or a sink which one before them has."""
+    found: dict[Path, list[Problem]] = {}
+    taken: dict[tuple[str, str], str] = {}
+    for path, job in jobs.items():
+        problems = [
             Problem(place, f"{what} belongs to {taken[place, what]} already", f"Give this job another {place}.")
             for place, what in _claims(job)
             if (place, what) in taken
         ]
-        if clashes:
-            invalid.append(JobInvalid(str(path), clashes))
-            continue
-        taken |= dict.fromkeys(_claims(job), path.name)
-        jobs.append(job)
-    return jobs, invalid
+        if problems:
+            found[path] = problems
+        else:
+            taken |= dict.fromkeys(_claims(job), path.name)
+    return found
 
 
 def _claims(job: Job) -> list[tuple[str, str]]:

@@ -43,11 +43,16 @@ class _Server(uvicorn.Server):
 
 
 def bind(settings: EmulatorSettings) -> socket.socket:
-    """Take the address that the settings name."""
+    """Take the address that the settings name. Raises ValueError where it is taken or not this machine's."""
     taken = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET, socket.SOCK_STREAM)
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    taken.bind((settings.host, settings.port))
-    taken.listen(BACKLOG)
+    try:
+        taken.bind((settings.host, settings.port))
+        taken.listen(BACKLOG)
+    except OSError as error:
+        taken.close()
+        why = (error.strerror or str(error)).lower()
+        raise ValueError(f"{settings.host}:{settings.port} cannot be used: {why}; choose another --port") from None
     return taken
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,6 +15,8 @@ from nightbatch.core.shard import Limits
 from nightbatch.errors import ConnectionInvalid, JobInvalid, Problem
 from nightbatch.job import Job
 from nightbatch.ports import Encoder, Ports, Prices, Provider
+
+log = logging.getLogger(__name__)
 
 FREE = Rate(ZERO, ZERO, ZERO, ZERO, "unknown price, counted as nothing")
 
@@ -74,6 +77,8 @@ def packing_lane(ports: Ports, job: Job, choice: int, *, max_output_tokens: int 
         with suppress(ConnectionInvalid) if other != choice else nullcontext():
             account_price(ports, job, other)
     lane = open_lane(ports, job, choice, max_output_tokens=max_output_tokens)
+    if lane.rate is FREE:
+        log.warning("%s: what %s costs will be booked as 0 USD: %s", job.name, lane.spec.model, lane.price_note)
     return replace(lane, experience=ports.ledger.experience(job.name, lane.name, lane.spec.model))
 
 
