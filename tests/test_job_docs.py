@@ -21,6 +21,7 @@ from nightbatch.job import (
     Prompt,
     QualitySpec,
     QuerySourceSpec,
+    RedactSpec,
     ShardSpec,
     TableSinkSpec,
 )
@@ -34,6 +35,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "source-files": FileSourceSpec,
     "source-query": QuerySourceSpec,
     "prompt": Prompt,
+    "redact": RedactSpec,
     "answer": Answer,
     "models": ModelChoice,
     "sink-table": TableSinkSpec,

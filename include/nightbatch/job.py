@@ -24,6 +24,7 @@ from .job_ends import (
 )
 from .job_parts import Answer, CanarySpec, DeadlineSpec, ModelChoice, Notify, Part, Prompt, ShardSpec, Text, Usd
 from .job_quality import QualitySpec
+from .job_redact import RedactSpec
 from .job_values import Cron, Day, Duration, Zone, raise_faults
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Prompt",
     "QualitySpec",
     "QuerySourceSpec",
+    "RedactSpec",
     "ShardSpec",
     "SourceSpec",
     "TableSinkSpec",
@@ -67,6 +69,8 @@ class Job(Part):
     """What is asked about each record."""
     answer: Answer = Answer(text=True)
     """Which answer is acceptable; free text where it is absent."""
+    redact: RedactSpec | None = None
+    """What becomes a pseudonym in all that is sent, and is put back in the answers; absent: records go as they are."""
     models: Annotated[tuple[ModelChoice, ...], Field(min_length=1)]
     """The models, first choice first; the later ones take what an earlier one cannot answer."""
     sink: Annotated[TableSinkSpec | FileSinkSpec, BeforeValidator(pick_sink)]

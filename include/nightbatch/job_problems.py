@@ -18,6 +18,7 @@ from .job import (
     Notify,
     Prompt,
     QuerySourceSpec,
+    RedactSpec,
     ShardSpec,
     TableSinkSpec,
 )
@@ -32,6 +33,7 @@ _PARTS: dict[str, type[BaseModel]] = {
     "answer": Answer,
     "models": ModelChoice,
     "deadline": DeadlineSpec,
+    "redact": RedactSpec,
     "shard": ShardSpec,
     "notify": Notify,
 }

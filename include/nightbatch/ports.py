@@ -51,6 +51,8 @@ class Settings:
     """How long a message may be on its way before its sender is taken for dead, and it is sent once more."""
     missing_after_s: float = 3600.0
     """How long after its tick a window may be without a run before it is called missing."""
+    redact_modules: str = ""
+    """The modules, with commas between, whose functions job files may name under `redact.functions`."""
     ui_base_url: str = ""
     """Where the Airflow UI is, for links in messages."""
 
@@ -84,6 +86,17 @@ class Clock(Protocol):
 
     def sleep(self, seconds: float) -> None:
         """Wait."""
+
+
+# --- a deployer's own code -------------------------------------------------------------------------------------
+
+
+FindSpans = Callable[[str], Iterable[tuple[int, int]]]
+"""Gives where in a text something must not leave, as begin and end in characters; for equal texts the same."""
+
+
+def _no_function(name: str) -> FindSpans:
+    raise LookupError(f"there is no function {name}")
 
 
 # --- store: files between the steps ---------------------------------------------------------------------------
@@ -1054,3 +1067,5 @@ class Ports:
     sink: Callable[[Job], Sink]
     """The sink of a job as it was sealed, which an edited job file may no longer name."""
     notifiers: Callable[[], Sequence[Notifier]] = tuple
+    function: Callable[[str], FindSpans] = _no_function
+    """A deployer's function that finds what must not leave, by its dotted name; raises JobInvalid."""

@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 
 from nightbatch.adapters.clock import SystemClock
 from nightbatch.adapters.extras import EXTRAS, extras_told, is_absent
+from nightbatch.adapters.functions import open_function
 from nightbatch.errors import ConnectionInvalid, NightbatchError, PackageMissing
 from nightbatch.job import FileSinkSpec, FileSourceSpec, FrameSourceSpec, Job, QuerySourceSpec
 from nightbatch.ports import (
@@ -111,6 +112,7 @@ def open_ports(
         source=cache(lambda: open_source(job, connections)),
         sink=_sinks(connections),
         notifiers=cache(lambda: open_notifiers(job, connections)),
+        function=lambda name: open_function(name, allowed=settings.redact_modules, job=job),
     )
 
 

@@ -114,9 +114,9 @@ def _check_staging(ports: Ports, latest: Run, letters: Sequence[Standing], reaso
 
 
 def _as_asked(job: Job, latest: Run, ask: Ask) -> Job:
-    """Give the job as it is now, with the prompt that the questions were rendered with."""
+    """Give the job as it is now, with the prompt and the redaction that the questions were rendered with."""
     sealed = unsealed(latest.plan or {}, run=latest.run)
     models = job.models
     if ask.max_output_tokens is not None:
         models = (models[0].model_copy(update={"max_output_tokens": ask.max_output_tokens}), *models[1:])
-    return job.model_copy(update={"models": models, "prompt": sealed.prompt})
+    return job.model_copy(update={"models": models, "prompt": sealed.prompt, "redact": sealed.redact})

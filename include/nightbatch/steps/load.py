@@ -17,6 +17,7 @@ from nightbatch.ports import ANSWER_SCHEMA, Ports, Run, Shard, SinkContext
 from .outcome import Finished, Moved, Outcome
 from .parquet import ROWS_AT_A_TIME, read_rows, to_batch
 from .quality import checked_again
+from .redact import putting_back
 
 log = logger(__name__)
 
@@ -24,6 +25,7 @@ Copies = dict[str, list[tuple[str, datetime | None]]]
 """Fingerprint -> (key, window end) of the records that ask the same; no end for the run's own window."""
 
 _COLUMNS = (
+    "row",
     "kind",
     "key",
     "fingerprint",
@@ -60,9 +62,11 @@ def answers(ports: Ports, job: Job, shard: Shard) -> Iterator[pa.RecordBatch]:
     """Stream the shard's good answers, each followed by its copies for the records that ask the same."""
     copies = duplicates_of(ports, shard.plan.ref.run, _good_fingerprints(ports, shard))
     rows: list[tuple[Any, ...]] = []
-    for kind, *row in read_rows(ports.store, shard.verdicts_name, _COLUMNS):
+    put_back = putting_back(ports, job, shard)
+    for number, kind, key, fingerprint, said, *rest in read_rows(ports.store, shard.verdicts_name, _COLUMNS):
         if kind != VerdictKind.GOOD:
             continue
+        row = [key, fingerprint, put_back(number, said), *rest]
         # One answer may have a million copies.
         for answer in _answer_rows(job, shard, row, copies):
             rows.append(answer)

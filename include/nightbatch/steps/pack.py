@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -26,12 +27,19 @@ from .seen import Seen
 WINDOW_END = pa.timestamp("us", tz="UTC")
 
 INDEX_SCHEMA = pa.schema(
-    [("key", pa.string()), ("fingerprint", pa.string()), ("sends", pa.int32()), ("window_end", WINDOW_END)]
+    [
+        ("key", pa.string()),
+        ("fingerprint", pa.string()),
+        ("sends", pa.int32()),
+        ("window_end", WINDOW_END),
+        ("originals", pa.string()),
+    ]
 )
 """
 One row a request, in the order of the request file. `sends` counts this sending too.
 
 `window_end` is that of the window in which an earlier run pulled the record; null for the run's own records.
+`originals` is JSON, pseudonym → what it stands for; null where nothing was redacted. It never leaves the store.
 """
 
 DUPLICATE_SCHEMA = pa.schema(
@@ -41,6 +49,16 @@ DUPLICATE_SCHEMA = pa.schema(
 
 ENVELOPE_BYTES = 600
 """Generous bound of what a vendor's own wrapping adds to the tokens of one request, in bytes."""
+
+
+class Carried(NamedTuple):
+    """What an index keeps of a request besides what it is about."""
+
+    window_end: datetime | None = None
+    originals: str | None = None
+
+
+NOTHING = Carried()
 
 
 @dataclass(frozen=True)
@@ -80,13 +98,11 @@ class ShardWriter:
             return True
         return self.rows > 0 and limits.fills_queue(self._body_bytes + body_bytes)
 
-    def add(
-        self, line: bytes, body_bytes: int, *, key: str, fingerprint: str, sends: int, window_end: datetime | None
-    ) -> None:
+    def add(self, line: bytes, body_bytes: int, *, key: str, fingerprint: str, sends: int, carried: Carried) -> None:
         """Append a request."""
         self._file.write(line)
         self._sha.update(line)
-        self._index.add((key, fingerprint, sends, window_end))
+        self._index.add((key, fingerprint, sends, *carried))
         self.rows += 1
         self.size_bytes += len(line)
         self._body_bytes += body_bytes
@@ -156,7 +172,7 @@ class ShardFiller:
         limits = self.lane.limits
         return len(body) + ENVELOPE_BYTES > limits.max_bytes or limits.is_over_queue(len(body))
 
-    def add(self, body: bytes, *, key: str, fingerprint: str, sends: int, window_end: datetime | None = None) -> None:
+    def add(self, body: bytes, *, key: str, fingerprint: str, sends: int, carried: Carried = NOTHING) -> None:
         """Append a request, in a new shard where the current one is full."""
         writer = self._open or self._next()
         line = writer.line(body)
@@ -165,7 +181,7 @@ class ShardFiller:
             self.plans.append(writer.close())
             writer = self._next()
             line = writer.line(body)
-        writer.add(line, len(body), key=key, fingerprint=fingerprint, sends=sends, window_end=window_end)
+        writer.add(line, len(body), key=key, fingerprint=fingerprint, sends=sends, carried=carried)
 
     def _next(self) -> ShardWriter:
         ref = next(self._numbers)
@@ -264,7 +280,8 @@ def _place(
         tally.duplicates += 1
         return duplicates.add((question.key, print_, twin, question.window_end))
     tally.requests += 1
-    return filler.add(body, key=question.key, fingerprint=print_, sends=1, window_end=question.window_end)
+    carried = Carried(question.window_end, question.kept)
+    return filler.add(body, key=question.key, fingerprint=print_, sends=1, carried=carried)
 
 
 def _bury(question: Question, reason: Reason, detail: str, dead: RowWriter, *, seen: Seen, tally: Tally) -> None:

@@ -22,6 +22,7 @@ from .estimate import Estimate, NoStore, estimate
 from .lanes import packing_lane
 from .overlap import dead_before
 from .pull import Question, Tally, pull, pull_pending
+from .redact import KEY, key_of, redact
 from .render import render
 from .resume import Past, pending_for
 from .second_chance import pack_letters
@@ -87,7 +88,7 @@ def _seal(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch:
     # Each attempt writes to a folder of its own, so two at once cannot mix their files; the first to seal wins.
     folder = f"{run.run}/round-0/{ports.clock.now():%H%M%S%f}"
     pending, goes_on_from = pending_for(ports.ledger, run, limit=options.limit), past.goes_on_from(run)
-    tally, lane = Tally(), packing_lane(ports, job, 0)
+    tally, lane, key = Tally(), packing_lane(ports, job, 0), key_of(ports, job)
     filler = packing.ShardFiller(
         ports.store,
         lane,
@@ -100,7 +101,8 @@ def _seal(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch:
         _learn(ports, job, run.window, memory, options)
         window = None if goes_on_from else run.window
         questions = _questions(ports, job, window, options.limit, pending, tally, watch)
-        packed = packing.pack(questions, filler, ports.store, folder, seen=memory, tally=tally)
+        hidden = redact(questions, ports, job, key)
+        packed = packing.pack(hidden, filler, ports.store, folder, seen=memory, tally=tally)
     counts = asdict(tally)
     dead_reasons = counts.pop("dead_reasons")
     facts = {
@@ -111,6 +113,7 @@ def _seal(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch:
         "dead_name": packed.dead_name,
         "dead_sha256": packed.dead_sha256,
         **facts_of(job),
+        **({KEY: key} if job.redact else {}),
         "forced_by": options.force,
         "limit": goes_on_from.plan.get("limit") if goes_on_from and goes_on_from.plan else options.limit,
         "goes_on": goes_on_from is not None,
@@ -171,7 +174,8 @@ def look_ahead(ports: Ports, job: Job, window: Window, options: Options | None =
         _learn(ports, job, window, memory, options)
         pending = pending_for(ports.ledger, run, limit=options.limit)
         questions = _questions(ports, job, window, options.limit, pending, tally, lambda _: None)
-        packed = packing.pack(questions, filler, dry.store, "dry-run", seen=memory, tally=tally)
+        hidden = redact(questions, ports, job, key_of(ports, job))
+        packed = packing.pack(hidden, filler, dry.store, "dry-run", seen=memory, tally=tally)
     return estimate(lane, tally, packed.shards, past=past)
 
 

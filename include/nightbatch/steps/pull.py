@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -51,6 +52,13 @@ class Question:
     was_pending: bool = False
     window_end: datetime | None = None
     """The end of the window that a pending row's record was pulled in; None for the run's own window."""
+    originals: Mapping[str, str] = field(default_factory=dict)
+    """Pseudonym → what it stands for, of a question that was redacted."""
+
+    @property
+    def kept(self) -> str | None:
+        """Give the originals as an index keeps them: JSON; None where there are none."""
+        return json.dumps(self.originals, ensure_ascii=False) if self.originals else None
 
 
 @dataclass(frozen=True)

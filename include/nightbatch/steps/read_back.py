@@ -1,15 +1,17 @@
-"""Read questions back out of a sealed request file, as they were before anything was added to them."""
+"""Read questions back out of a shard's sealed files, as they were before anything was added to them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from nightbatch.core.request import Messages
 from nightbatch.core.shard import ShardPlan
 from nightbatch.job import Job
-from nightbatch.ports import Ports
+from nightbatch.ports import Ports, Shard, Store
 
 from .lanes import open_lane
+from .pack import Carried
+from .parquet import columns_of, read_rows
 
 
 def reader_of(ports: Ports, job: Job, plan: ShardPlan) -> Callable[[bytes], Messages]:
@@ -23,3 +25,10 @@ def reader_of(ports: Ports, job: Job, plan: ShardPlan) -> Callable[[bytes], Mess
         return Messages(messages.system, messages.user.removesuffix(f"\n\n{plan.hint}"))
 
     return read_back
+
+
+def carried_by(store: Store, shard: Shard) -> Iterator[Carried]:
+    """Stream what a shard's index keeps of each request, in order; an older version kept no originals."""
+    name = shard.plan.index_name
+    there = [column for column in Carried._fields if column in columns_of(store, name)]
+    yield from (Carried(*row) for row in read_rows(store, name, there))

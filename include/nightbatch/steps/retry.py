@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -25,9 +24,10 @@ from nightbatch.ports import DEAD_SCHEMA, PendingFile, Ports, RoundPlan, Shard
 from .lanes import packing_lane
 from .letters import Reckoning
 from .load import Copies, context_of, duplicates_of
-from .pack import WINDOW_END, ShardFiller, filling, numbers
+from .pack import WINDOW_END, Carried, ShardFiller, filling, numbers
 from .parquet import RowWriter, read_batches, read_rows, row_writer
-from .read_back import reader_of
+from .read_back import carried_by, reader_of
+from .redact import as_rendered
 from .release import decided
 from .validate import lines
 
@@ -93,8 +93,8 @@ def _seal(ports: Ports, job: Job, run: str, seals: int, *, has_rounds: bool, is_
                 sorting.sort(shard)
             plans = sorting.close()
     pending_rows = sorting.pending.count
-    counts = (sum(sorting.sent.values()), sorting.dead.count, pending_rows)
-    log.info("retry: round %d, %d rows to send again, %d dead letters, %d pending", seals, *counts)
+    counts = (seals, sum(sorting.sent.values()), sorting.dead.count, pending_rows)
+    log.info("retry: round %d, %d rows to send again, %d dead letters, %d pending", *counts)
     plan = RoundPlan(
         run,
         seals,
@@ -178,12 +178,12 @@ class _Sorting:
         unsent = {it.fingerprint for row, it in bad.items() if fates[row].fate is not Fate.SEND}
         copies = duplicates_of(self.ports, self.run, unsent)
         read_back = reader_of(self.ports, self.job, shard.plan)
-        ends = read_rows(self.ports.store, shard.plan.index_name, ("window_end",))
-        for row, (line, (end,)) in enumerate(zip(lines(self.ports.store, shard.plan.requests_name), ends, strict=True)):
+        rows = zip(lines(self.ports.store, shard.plan.requests_name), carried_by(self.ports.store, shard), strict=True)
+        for row, (line, carried) in enumerate(rows):
             if row in bad and fates[row].fate is Fate.SEND:
-                self._send(shard, bad[row], fates[row], read_back(line), end)
+                self._send(shard, bad[row], fates[row], read_back(line), carried)
             elif row in bad and fates[row].fate is Fate.PENDING:
-                self._set_aside(shard, bad[row], read_back(line), end, copies)
+                self._set_aside(shard, bad[row], read_back(line), carried, copies)
             elif row in bad:
                 its_copies = len(copies.get(bad[row].fingerprint, ()))
                 self.second_chance.add(shard.plan, bad[row].reason.value, size_bytes=len(line), copies=its_copies)
@@ -201,10 +201,8 @@ class _Sorting:
                 reason = Reason(shard.held_reason)
                 yield row, _BadRow(VerdictKind.ACCOUNT, reason, "", key, fingerprint, sends)
             return
-        names = ("row", "kind")
-        good = {
-            row for row, kind in read_rows(self.ports.store, shard.verdicts_name, names) if kind == VerdictKind.GOOD
-        }
+        kinds = read_rows(self.ports.store, shard.verdicts_name, ("row", "kind"))
+        good = {row for row, kind in kinds if kind == VerdictKind.GOOD}
         columns = ("row", "kind", "reason", "detail", "key", "fingerprint", "sends")
         for row, kind, reason, *rest in read_rows(self.ports.store, shard.verdicts_name, columns):
             if row not in good:
@@ -240,12 +238,12 @@ class _Sorting:
             return Choice(Fate.SEND, other) if other < len(self.job.models) else Choice(Fate.DEAD)
         return choice
 
-    def _send(self, shard: Shard, row: _BadRow, choice: Choice, messages: Messages, end: datetime | None) -> None:
+    def _send(self, shard: Shard, row: _BadRow, choice: Choice, messages: Messages, carried: Carried) -> None:
         filler = self._filler(shard, choice)
         if choice.hint:
             messages = Messages(messages.system, f"{messages.user}\n\n{choice.hint}")
         body = filler.encode(messages)
-        filler.add(body, key=row.key, fingerprint=row.fingerprint, sends=row.sends + 1, window_end=end)
+        filler.add(body, key=row.key, fingerprint=row.fingerprint, sends=row.sends + 1, carried=carried)
         self.sent[row.reason.value] += 1
 
     def _filler(self, shard: Shard, choice: Choice) -> ShardFiller:
@@ -265,9 +263,10 @@ class _Sorting:
             )
         return self.fillers[kind]
 
-    def _set_aside(self, shard: Shard, row: _BadRow, messages: Messages, end: datetime | None, copies: Copies) -> None:
+    def _set_aside(self, shard: Shard, row: _BadRow, sent: Messages, carried: Carried, copies: Copies) -> None:
+        messages = as_rendered(sent, carried.originals)
         rest = (row.fingerprint, messages.system, messages.user, row.reason.value, shard.plan.ref.round)
-        self.pending.add((row.key, *rest, end or self._own_end))
+        self.pending.add((row.key, *rest, carried.window_end or self._own_end))
         self.waiting[row.reason.value] += 1
         for copy, its_end in copies.get(row.fingerprint, ()):
             self.pending.add((copy, *rest, its_end or self._own_end))

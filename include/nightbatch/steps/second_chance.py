@@ -21,10 +21,10 @@ from .ask_again import Plan
 from .lanes import open_lane, packing_lane
 from .letters import Standing, second_cap
 from .load import duplicates_of
-from .pack import DUPLICATE_SCHEMA, ShardFiller, filling, numbers
+from .pack import DUPLICATE_SCHEMA, Carried, ShardFiller, filling, numbers
 from .parquet import RowWriter, read_rows, row_writer
 from .pull import Tally
-from .read_back import reader_of
+from .read_back import carried_by, reader_of
 from .seen import Seen, seen
 from .validate import lines
 
@@ -165,14 +165,15 @@ class _Packing:
         copies = duplicates_of(self.ports, found.run.run, {it[0].fingerprint for it in by_row.values() if len(it) > 1})
         ends_of_copies = {key: end for some in copies.values() for key, end in some}
         read_back = reader_of(self.ports, unsealed(found.run.plan or {}, run=found.run.run), plan)
-        ends = read_rows(store, plan.index_name, ("window_end",))
-        for row, (line, (end,)) in enumerate(zip(lines(store, plan.requests_name), ends, strict=True)):
+        rows = zip(lines(store, plan.requests_name), carried_by(store, shard), strict=True)
+        for row, (line, carried) in enumerate(rows):
             for letter in by_row.get(row, ()):
-                self._place(letter, ends_of_copies.get(letter.key, end), read_back(line), plan)
+                end = ends_of_copies.get(letter.key, carried.window_end)
+                self._place(letter, carried._replace(window_end=end), read_back(line), plan)
 
-    def _place(self, letter: _Letter, end: datetime | None, messages: Messages, was: ShardPlan) -> None:
+    def _place(self, letter: _Letter, carried: Carried, messages: Messages, was: ShardPlan) -> None:
         self.tally.from_dead += 1
-        key, print_ = letter.key, letter.fingerprint
+        key, print_, end = letter.key, letter.fingerprint, carried.window_end
         if not self.memory.is_new_key(key) or self.memory.is_answered_later(key, end or self.plan.window.end):
             self.tally.superseded += 1
         elif self.memory.is_unchanged(key, print_):
@@ -181,9 +182,9 @@ class _Packing:
             self.tally.duplicates += 1
             self.duplicates.add((key, print_, twin, end))
         else:
-            self._send(letter, end, messages, was)
+            self._send(letter, carried, messages, was)
 
-    def _send(self, letter: _Letter, end: datetime | None, messages: Messages, was: ShardPlan) -> None:
+    def _send(self, letter: _Letter, carried: Carried, messages: Messages, was: ShardPlan) -> None:
         filler = self._filler(was, letter.reason)
         body = filler.encode(messages)
         if filler.is_too_large(body):
@@ -194,7 +195,7 @@ class _Packing:
             return
         self.tally.requests += 1
         # The fingerprint stays that of the question as the job asks it, so that the next night finds it answered.
-        filler.add(body, key=letter.key, fingerprint=letter.fingerprint, sends=1, window_end=end)
+        filler.add(body, key=letter.key, fingerprint=letter.fingerprint, sends=1, carried=carried)
 
     def _filler(self, was: ShardPlan, reason: str) -> ShardFiller:
         job, ask = self.plan.job, self.plan.ask
