@@ -24,6 +24,9 @@ BUSY_TIMEOUT_S = 30.0
 FROZEN_AFTER_S = 60
 """PostgreSQL ends a transaction that says nothing for so long: a frozen process must not hold the others up."""
 
+_MAY_NOT = ("42501", "3F000")
+"""PostgreSQL's codes for a right that the role does not have; the second where it may use no schema at all."""
+
 _UNREACHABLE = (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError, exc.DisconnectionError)
 
 
@@ -88,6 +91,10 @@ class Database:
         except exc.DBAPIError as error:
             if error.connection_invalidated:
                 raise StorageUnavailable(self.name, cause=self._cause(error)) from error
+            if getattr(error.orig, "sqlstate", "") in _MAY_NOT:
+                said = self._cause(error).partition(" LINE ")[0]
+                remedy = "Grant its role what docs/security.md lists; the tables' owner runs `nightbatch migrate`."
+                raise ConnectionInvalid("ledger", problem=f"PostgreSQL says: {said}", remedy=remedy) from None
             raise
         except exc.StatementError as error:
             # A value that a column type refused: the caller's mistake, told without the statement around it.

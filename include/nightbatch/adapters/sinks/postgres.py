@@ -106,9 +106,17 @@ class PostgresSink:
     def prepare(self, context: SinkContext) -> None:
         """Create or extend both tables and check rights, types and owner; see `Sink.prepare`."""
         with self._transaction() as database:
+            self._check_may_copy(database)
             database.execute("SELECT pg_advisory_xact_lock(%s)", [_PREPARING])
             for table in (self.layout.answers, self.layout.dead):
                 prepare_table(database, self.layout, table, context.job)
+
+    def _check_may_copy(self, database: psycopg.Connection) -> None:
+        """Raise BadSink where no answers could be loaded, for want of a place to copy them to."""
+        may = database.execute("SELECT has_database_privilege(current_database(), 'TEMPORARY')").fetchone()
+        if may != (True,):
+            remedy = f"GRANT TEMPORARY ON DATABASE {self._connection.schema} to that role."
+            raise BadSink(self.identity, problem="the connection's role may not make temporary tables", remedy=remedy)
 
     def merge(self, context: SinkContext, part: str, batches: Iterable[pa.RecordBatch]) -> MergeCounts:
         """Merge the answers of a part; see `Sink.merge`. Of two rows with one key the later round counts."""
