@@ -104,7 +104,7 @@ def _show(job: Job, field: str, compared: Compared, *, as_json: bool) -> None:
         rows.add_column(name, justify="right")
     for one in compared.groups:
         cells = (f"{one.rows:,}", f"{one.agree:,}", f"{one.accuracy:.1%}", show.usd(one.usd_a_row))
-        rows.add_row(Text(one.prompt_version), Text(one.model), *cells)
+        rows.add_row(Text(show.harmless(one.prompt_version)), Text(show.harmless(one.model)), *cells)
     show.console().print(rows)
     for one in compared.groups:
         show.console().print(_confusion(one))
@@ -113,10 +113,11 @@ def _show(job: Job, field: str, compared: Compared, *, as_json: bool) -> None:
 
 def _confusion(one: Evaluation) -> Table:
     answers = sorted({answer for counts in one.confusion.values() for answer in counts})
-    table = Table(title=f"prompt {one.prompt_version}, {one.model}: label down, answer across", title_justify="left")
+    title = f"prompt {one.prompt_version}, {one.model}: label down, answer across"
+    table = Table(title=Text(show.harmless(title)), title_justify="left")
     table.add_column("")
     for answer in answers:
-        table.add_column(Text(answer), justify="right")
+        table.add_column(Text(show.harmless(answer)), justify="right")
     for label, counts in sorted(one.confusion.items()):
-        table.add_row(Text(label), *(f"{counts.get(answer, 0):,}" for answer in answers))
+        table.add_row(Text(show.harmless(label)), *(f"{counts.get(answer, 0):,}" for answer in answers))
     return table

@@ -107,4 +107,4 @@ def _show_examples(shown: Sequence[Example]) -> None:
 def clean(text: str) -> str:
     """Cut a text that somebody else wrote, and take out what a terminal would obey."""
     cut = f"{text[:MOST_CHARS]}…" if len(text) > MOST_CHARS else text
-    return "".join(letter if letter.isprintable() else "�" for letter in cut.replace("\n", " "))
+    return show.harmless(cut.replace("\n", " "))

@@ -182,18 +182,23 @@ def _trial_json(it: Trial) -> dict[str, Any]:
     }
 
 
+def harmless(text: str) -> str:
+    """Take out of somebody else's words what a terminal would obey; lines stay lines."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "�" for letter in text.replace("\t", " "))
+
+
 def _trial_panel(number: int, it: Trial) -> Panel:
     body = Text()
     if it.messages:
-        body.append(f"{it.messages.system}\n" if it.messages.system else "", style="dim")
-        body.append(f"{it.messages.user}\n")
+        body.append(f"{harmless(it.messages.system)}\n" if it.messages.system else "", style="dim")
+        body.append(f"{harmless(it.messages.user)}\n")
     if it.result is not None:
-        body.append(f"→ {it.result.text if it.result.text is not None else '(no answer)'}\n", style="bold")
+        body.append(f"→ {'(no answer)' if it.result.text is None else harmless(it.result.text)}\n", style="bold")
     is_good = it.verdict is not None and it.verdict.kind == "good"
     body.append(_verdict(it), style="green" if is_good else "red")
     if it.result is not None:
         body.append(f"   {usd(it.cost_usd)}", style="dim")
-    return Panel(body, title=Text(f"{number}. {it.key}"), title_align="left")
+    return Panel(body, title=Text(f"{number}. {harmless(it.key)}"), title_align="left")
 
 
 def books(found: Books, *, as_json: bool) -> None:
