@@ -8,19 +8,24 @@ from typing import Any
 
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.sdk.log import amask_secret, mask_secret
 
 from nightbatch.adapters.registry import connections_of, open_ports, settings_from
 from nightbatch.errors import ConnectionInvalid
 from nightbatch.job import Job
 from nightbatch.ports import Connection, Connections, Ports, Settings
 
+from .masking import words_of_connection, words_of_settings
+
 
 def airflow_connection(conn_id: str) -> Connection:
     """Look a connection up in Airflow; for tasks, where waiting is fine."""
     try:
-        return _translate(BaseHook.get_connection(conn_id))
+        found = _translate(BaseHook.get_connection(conn_id))
     except AirflowNotFoundException as error:
         raise _absent(conn_id) from error
+    mask_secret(words_of_connection(found))
+    return found
 
 
 async def airflow_connections(conn_ids: Iterable[str]) -> Connections:
@@ -31,6 +36,7 @@ async def airflow_connections(conn_ids: Iterable[str]) -> Connections:
             found[conn_id] = _translate(await BaseHook.aget_connection(conn_id))
         except AirflowNotFoundException:
             continue
+        await amask_secret(words_of_connection(found[conn_id]))
 
     def look_up(conn_id: str) -> Connection:
         if conn_id not in found:
@@ -62,7 +68,14 @@ def _translate(connection: Any) -> Connection:
 
 
 def settings() -> Settings:
-    """Give this installation's settings, with Airflow's own address for links unless another is set."""
+    """Give this installation's settings, and have Airflow hide what is secret in them; for tasks."""
+    chosen = _settings()
+    mask_secret(words_of_settings(chosen))
+    return chosen
+
+
+def _settings() -> Settings:
+    """Give the settings, with Airflow's own address for links unless another is set."""
     from airflow.configuration import conf
 
     base_url = conf.get("api", "base_url", fallback="")
@@ -78,7 +91,8 @@ async def trigger_ports(job: Job) -> Ports:
     """Give a callback in the triggerer everything that its job needs; the database is opened in a thread."""
     import asyncio
 
-    chosen = settings()
+    chosen = _settings()
+    await amask_secret(words_of_settings(chosen))
     wanted = [*connections_of(job), chosen.staging_connection]
     connections = await airflow_connections(conn_id for conn_id in wanted if conn_id)
     return await asyncio.to_thread(open_ports, job, chosen, connections)
