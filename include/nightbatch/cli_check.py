@@ -65,9 +65,10 @@ def _check_outside(job: Job, found: Found, now: datetime) -> None:
     """Check what only the outside knows: providers, prices and connections. No network is used."""
     from nightbatch.adapters.connections import from_environment
     from nightbatch.adapters.extras import is_absent
+    from nightbatch.adapters.functions import function_problems
     from nightbatch.adapters.prices import GenaiPrices
     from nightbatch.adapters.providers.account_budget import month_budget
-    from nightbatch.adapters.registry import PROVIDERS, connections_of
+    from nightbatch.adapters.registry import PROVIDERS, connections_of, settings_from
     from nightbatch.steps.lanes import known_price
 
     for number, model in enumerate(job.models):
@@ -85,6 +86,7 @@ def _check_outside(job: Job, found: Found, now: datetime) -> None:
             continue
         if price.batch is None:
             found.warnings.append(f"models.{number}.model: its costs will be booked as 0 USD: {price.note}")
+    found.problems += map(str, function_problems(job, allowed=settings_from(os.environ).redact_modules))
     connections = from_environment(os.environ)
     for conn_id in connections_of(job):
         try:

@@ -114,6 +114,7 @@ REFUSED = {
     "{pattern: {email: x}}": "Did you mean patterns?",
     "{}": "neither patterns nor functions are set",
     "{functions: {person: names}}": "redact.functions.person",
+    "{functions: {person: os.system}}": "redact.functions.person: module os is not one that this installation lets",
 }
 
 

@@ -27,6 +27,9 @@ FROZEN_AFTER_S = 60
 _MAY_NOT = ("42501", "3F000")
 """PostgreSQL's codes for a right that the role does not have; the second where it may use no schema at all."""
 
+_NO_CONNECT = "permission denied for database"
+"""What PostgreSQL says to a role that may not connect; an error of the connection carries no code."""
+
 _UNREACHABLE = (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError, exc.DisconnectionError)
 
 
@@ -87,20 +90,26 @@ class Database:
         try:
             yield
         except _UNREACHABLE as error:
+            if _NO_CONNECT in str(error.__cause__):
+                raise self._may_not(error) from None
             raise StorageUnavailable(self.name, cause=self._cause(error)) from error
         except exc.DBAPIError as error:
             if error.connection_invalidated:
                 raise StorageUnavailable(self.name, cause=self._cause(error)) from error
             if getattr(error.orig, "sqlstate", "") in _MAY_NOT:
-                said = self._cause(error).partition(" LINE ")[0]
-                remedy = "Grant its role what docs/security.md lists; the tables' owner runs `nightbatch migrate`."
-                raise ConnectionInvalid("ledger", problem=f"PostgreSQL says: {said}", remedy=remedy) from None
+                raise self._may_not(error) from None
             raise
         except exc.StatementError as error:
             # A value that a column type refused: the caller's mistake, told without the statement around it.
             if isinstance(error.orig, (TypeError, ValueError)):
                 raise error.orig from None
             raise
+
+    def _may_not(self, error: exc.SQLAlchemyError) -> ConnectionInvalid:
+        """Say which right the role lacks, without the statement that PostgreSQL quotes."""
+        said = self._cause(error).partition(" LINE ")[0]
+        remedy = "Grant its role what docs/security.md lists; the tables' owner runs `nightbatch migrate`."
+        return ConnectionInvalid("ledger", problem=f"PostgreSQL says: {said}", remedy=remedy)
 
     def _cause(self, error: exc.SQLAlchemyError) -> str:
         """Say in one line what the driver said, without the password."""

@@ -14,7 +14,14 @@ CONNECT_TIMEOUT_S = 15
 DEFAULT_PORT = 5432
 
 _FROM_FIELDS = {"host", "port", "user", "password", "dbname"}
-_UNUSABLE = ("authentication failed", "does not exist", "no pg_hba.conf entry", "not permitted to log in", "invalid ")
+_UNUSABLE = (
+    "authentication failed",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "not permitted to log in",
+    "invalid ",
+    "permission denied",
+)
 """What PostgreSQL says when it was reached and the connection's fields are wrong; these errors carry no code."""
 
 _QUIET_CLASSES = {"22", "23", "P0"}
@@ -78,7 +85,7 @@ def connect(connection: Connection) -> psycopg.Connection:
     except psycopg.OperationalError as error:
         said = _first_line(error)
         if any(words in said for words in _UNUSABLE):
-            remedy = "Correct its login, password or schema (the database's name)."
+            remedy = "Correct its login, password or schema (the database's name), or grant its role CONNECT."
             raise ConnectionInvalid(connection.conn_id, problem=said, remedy=remedy) from None
         raise StorageUnavailable(address(connection), cause=said) from None
     except psycopg.ProgrammingError:
