@@ -25,6 +25,7 @@ redact:
   patterns: {email: '[\w.+-]+@[\w-]+(\.[\w-]+)+', phone: '\+\d[\d ]{7,}\d'}
   functions: {person: planted_privacy.names}
 delete_vendor_files: false
+retention: 0
 """
 KEY = {"Authorization": "Bearer sk-emulator"}
 PLANTED = ("Zebrafinch", "McQuill", "@planted.example", "+49 30 5551234")
@@ -89,6 +90,8 @@ def test_originals_stay_at_home_through_failures_retries_and_the_next_run(
     assert [planted for planted in PLANTED if planted in told] == []
     home = {file for file in holders(private.folder) if not file.startswith(("answers/answers/", "lib/"))}
     assert home == {"records.jsonl", "staging/index.parquet", "staging/pending.parquet"}
+    assert private.type("tidy").code == 0
+    assert not any(file.startswith("staging/") for file in holders(private.folder)), "they go with the retention"
 
 
 def test_only_the_columns_that_a_template_names_leave(desk: Desk, parrot: str) -> None:

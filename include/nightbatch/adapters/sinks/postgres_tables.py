@@ -21,7 +21,8 @@ TYPES: dict[Kind, str] = {
 }
 """Types as `format_type` spells them."""
 
-RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+RIGHTS = ("SELECT", "INSERT", "UPDATE")
+"""What merging takes; on dead letters also DELETE, for those that an answer takes the place of."""
 
 _FIND = """
 SELECT c.oid, c.relkind IN ('r', 'p'), obj_description(c.oid, 'pg_class'), pg_has_role(c.relowner, 'USAGE')
@@ -96,9 +97,10 @@ def _mark(database: psycopg.Connection, table: Table, job: str) -> None:
 
 
 def _check_rights(database: psycopg.Connection, layout: Layout, table: Table, oid: int) -> None:
+    needed = (*RIGHTS, "DELETE") if table.name == layout.dead.name else RIGHTS
     lacking = [
         right
-        for right in RIGHTS
+        for right in needed
         for row in database.execute("SELECT has_table_privilege(%s::oid, %s)", [oid, right])
         if not row[0]
     ]
