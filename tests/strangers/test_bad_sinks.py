@@ -70,7 +70,7 @@ BAD = {
         "computed by the database: score",
     ),
     "no unique key": ("alter table scores drop constraint scores_pkey", "no unique key"),
-    "a role without rights": ("revoke update, delete on scores from guest", "GRANT UPDATE, DELETE"),
+    "a role without rights": ("revoke update, delete on scores from guest", "GRANT UPDATE ON"),
     "a role that may not even look": ("revoke all on scores from guest", "GRANT"),
 }
 
