@@ -12,7 +12,7 @@ LIMIT ?=
 
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-faults test-others check golden clean setup format
+.PHONY: demo test test-faults test-others check docs golden clean setup format
 
 demo: setup ## Run two real nightly jobs in a real Airflow, on this machine alone; EXIT=1 stops by itself
 	@exec env $(if $(VENDORS),VENDORS=$(VENDORS)) $(BIN)/python -m nightbatch.demo $(if $(EXIT),--exit) $(if $(LIMIT),--limit $(LIMIT))
@@ -46,6 +46,9 @@ check: setup ## Lint, types, layers, formatting; no tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: setup ## Build the site of the pages into .site/html, which reads without a server; a broken link is an error
+	$(BIN)/python docs/site.py
+
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -55,7 +58,7 @@ golden: setup ## Write the golden files of wire formats and alerts anew (picture
 	$(BIN)/python -m tests.golden.alerts
 
 clean: ## Remove the environment, caches and the demo's data
-	rm -rf .venv .venv-* .nightbatch .airflow .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf .venv .venv-* .nightbatch .airflow .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .site dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup: .venv/.synced

@@ -34,6 +34,7 @@ from nightbatch.cli_init import init
 from nightbatch.cli_orphans import orphans
 from nightbatch.cli_release import release
 from nightbatch.cli_retry import retry, run_to_the_end
+from nightbatch.cli_schema import schema
 from nightbatch.cli_skip import skip
 from nightbatch.cli_tidy import tidy
 from nightbatch.cli_watch import status
@@ -146,6 +147,7 @@ def run(  # noqa: PLR0913 - one argument for each option
 
 
 app.command()(init)
+app.command()(schema)
 app.command()(status)
 app.command()(retry)
 app.command()(cancel)

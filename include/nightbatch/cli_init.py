@@ -19,6 +19,7 @@ from nightbatch.cli_frame import Json, errors_told
 from nightbatch.core.sample import Sample, can_be_said
 from nightbatch.errors import JobInvalid, Problem
 from nightbatch.job_draft import MODELS, Draft
+from nightbatch.job_editor import FILE, job_schema
 from nightbatch.job_values import nearest
 
 if TYPE_CHECKING:
@@ -198,6 +199,8 @@ def _write(draft: Draft, folder: Path) -> list[Path]:
     if there := [str(file) for file in files if file.exists()]:
         remedy = "Nothing was written. Give the job another --name, or remove them."
         raise _wrong("name", f"{', '.join(there)} would be overwritten", remedy)
+    if not (folder / FILE).exists():
+        files[folder / FILE] = job_schema()
     _rehearse(draft, files)
     written: list[Path] = []
     try:

@@ -227,16 +227,20 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _one_or_many(kind: Any) -> BeforeValidator:
+    return BeforeValidator(_as_list, json_schema_input_type=kind | tuple[kind, ...])
+
+
 class Notify(Part):
     """Whom to tell, and of what."""
 
-    mail: Annotated[tuple[MailAddress, ...], BeforeValidator(_as_list)] = ()
+    mail: Annotated[tuple[MailAddress, ...], _one_or_many(MailAddress)] = ()
     """Mail addresses."""
     mail_connection: Text = "smtp_default"
     """The connection of the mail server."""
     slack_connection: Text | None = None
     """The connection of a Slack webhook."""
-    on: Annotated[tuple[Occasion, ...], BeforeValidator(_as_list)] = (
+    on: Annotated[tuple[Occasion, ...], _one_or_many(Occasion)] = (
         "at_risk",
         "late",
         "failed",

@@ -7,9 +7,9 @@ import re
 import zoneinfo
 from collections.abc import Iterable
 from datetime import date, time, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 _SPAN = re.compile(r"(?P<number>\d{1,9})\s*(?P<unit>s|m|h|d|w)")
@@ -73,7 +73,10 @@ def _not_long(value: timedelta) -> timedelta:
     return value
 
 
-Duration = Annotated[timedelta, BeforeValidator(_span), AfterValidator(_not_long)]
+_SpanText = Annotated[str, StringConstraints(pattern=r"^(\d{1,9}\s*(s|m|h|d|w)|[Pp].+)$")]
+Duration = Annotated[
+    timedelta, BeforeValidator(_span, json_schema_input_type=_SpanText | Literal[0]), AfterValidator(_not_long)
+]
 """`90s`, `15m`, `6h`, `30d`, `2w`, or ISO 8601 (`PT6H`); from zero to ten years."""
 
 
@@ -86,7 +89,9 @@ def _size(value: Any) -> Any:
     return int(match["number"]) * _SIZE_UNITS[match["unit"] or "B"]
 
 
-Size = Annotated[int, BeforeValidator(_size), Field(strict=True, gt=0)]
+_SizeText = Annotated[str, StringConstraints(pattern=r"^\d{1,12}\s*(B|kB|KB|MB|GB|KiB|MiB|GiB)?$")]
+_SizeWritten = Annotated[int, Field(gt=0)] | _SizeText
+Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=_SizeWritten), Field(strict=True, gt=0)]
 """Bytes: a whole number, or a number with a unit (`50MB` is 50,000,000 bytes, `64MiB` is 67,108,864)."""
 
 
@@ -96,7 +101,8 @@ def _clock_time(value: Any) -> Any:
     raise fault(f"{value!r} is no time of day", 'Write hours and minutes in quotes, like "07:00"')
 
 
-ClockTime = Annotated[time, BeforeValidator(_clock_time)]
+_ClockText = Annotated[str, StringConstraints(pattern=rf"^{_CLOCK_TIME.pattern}$")]
+ClockTime = Annotated[time, BeforeValidator(_clock_time, json_schema_input_type=_ClockText)]
 """A local time of day, `"07:00"`, from 00:00 to 23:59."""
 
 
