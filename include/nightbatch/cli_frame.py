@@ -75,8 +75,10 @@ def ports_of(job: Job) -> Ports:
     """Open everything that a job needs, as the environment says."""
     from nightbatch.adapters.connections import from_environment
     from nightbatch.adapters.registry import open_ports, settings_from
+    from nightbatch.adapters.telemetry import telemetry_of
 
-    return open_ports(job, settings_from(os.environ), from_environment(os.environ))
+    telemetry = telemetry_of(os.environ)
+    return open_ports(job, settings_from(os.environ), from_environment(os.environ), telemetry=telemetry)
 
 
 def instant(text: str) -> datetime:

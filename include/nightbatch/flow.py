@@ -60,6 +60,7 @@ from nightbatch.steps.retry import bury, retry
 from nightbatch.steps.second_chance import seal_retry
 from nightbatch.steps.settle import Books, books_of, settle
 from nightbatch.steps.submit import submit
+from nightbatch.steps.telemetry import doing, doing_run, tell_ages
 from nightbatch.steps.tidy import check_staging
 from nightbatch.steps.untold import tell_again
 from nightbatch.steps.validate import validate
@@ -127,7 +128,8 @@ def prepare(
             # Also of a plan that is sealed: its tables may have gone since, which is why it is run again.
             ports.sink(sealed_job(ports, run.run) if sealed else job).prepare(context_of(run))
         if sealed is None:
-            sealed = seal_plan(ports, job, run, past, options, watch)
+            with doing_run(ports, "prepare", run.run):
+                sealed = seal_plan(ports, job, run, past, options, watch)
             log.info("prepare: %s requests in %d shards", f"{sealed.facts['counts']['requests']:,}", len(sealed.shards))
         bury(ports, unsealed(sealed.facts, run=sealed.run), sealed)
     return sealed
@@ -214,9 +216,10 @@ def _look(ports: Ports, job: Job, shard: Shard) -> Outcome:
             case ShardState.OPEN:
                 return wait(ports, shard)
             case ShardState.STORED:
-                return validate(ports, job, shard)
+                with doing(ports, "validate", shard):
+                    return validate(ports, job, shard)
             case ShardState.COLLECTED:
-                return hold_load(ports, job, shard) or load(ports, job, shard)
+                return hold_load(ports, job, shard) or _load(ports, job, shard)
             case ShardState.LOADED:
                 discard(ports, job, shard)
         return close_doubles(ports, job, shard) or Finished(shard.state.value)
@@ -226,6 +229,11 @@ def _look(ports: Ports, job: Job, shard: Shard) -> Outcome:
     except ProviderBusy as busy:
         wait_s = busy.retry_after_s or ports.settings.poll_from_s
         return Waiting(ports.clock.now() + timedelta(seconds=wait_s), str(busy))
+
+
+def _load(ports: Ports, job: Job, shard: Shard) -> Outcome:
+    with doing(ports, "load", shard):
+        return load(ports, job, shard)
 
 
 # --- close_round and finish: steps 9 and 10 -------------------------------------------------------------------
@@ -245,7 +253,7 @@ def close_round(ports: Ports, job: Job, run: str, number: int, *, last: int | No
     rounds = job.rounds if last is None else min(job.rounds, last)
     # Of the last round only rows are sent again that came late, and settle sees them through.
     has_rounds, is_extra = number < rounds or rounds == job.rounds, number >= job.rounds
-    with about(job=job.name, run=run):
+    with about(job=job.name, run=run), doing_run(ports, "retry", run):
         return retry(ports, job, run, seals=number + 1, has_rounds=has_rounds, is_extra=is_extra)
 
 
@@ -289,7 +297,8 @@ def finish(ports: Ports, job: Job, run: str, *, link: str = "") -> Books:
         problem: Terminal | None = None
         books: Books | None = None
         try:
-            books = settle(ports, job, run)
+            with doing_run(ports, "settle", run):
+                books = settle(ports, job, run)
         except Terminal as error:
             problem = error
         state = ports.ledger.run(run)
@@ -419,7 +428,7 @@ def _finish_shards(
     waiting: Sequence[ShardRef] = [shard.ref for shard in plan.shards]
     held_up: dict[ShardRef, Waiting] = {}
     vouched = looked = ports.clock.now()
-    failures, said = 0, set[str]()
+    failures, said, aged = 0, set[str](), set[str]()
     is_usable = True
     while waiting:
         each()
@@ -447,6 +456,7 @@ def _finish_shards(
                 said.add(str(error))
         held_up = {ref: outcome for ref, outcome in outcomes.items() if isinstance(outcome, Waiting)}
         waits, waiting = list(held_up.values()), list(held_up)
+        aged = tell_ages(ports, plan.shards, held_up, aged)
         total = len(plan.shards)
         watch(Progress(f"round {plan.round}", total - len(waiting), total, waits[0].reason if waits else ""))
         if waits:

@@ -15,7 +15,19 @@ from nightbatch.errors import DoesNotAddUp, NightbatchError, RunFailed, RunIncom
 from nightbatch.job import Job
 from nightbatch.job_sealed import unsealed
 from nightbatch.logs import about, logger
-from nightbatch.ports import Attempt, Clock, Connections, Ledger, Ports, Provider, Run, Settings, Shard, Store
+from nightbatch.ports import (
+    Attempt,
+    Clock,
+    Connections,
+    Ledger,
+    Ports,
+    Provider,
+    Run,
+    Settings,
+    Shard,
+    Store,
+    Telemetry,
+)
 from nightbatch.steps.batch_id import batch_note, keep_id
 from nightbatch.steps.discard import discard, discard_unused
 from nightbatch.steps.double import close_doubles, note_double
@@ -51,7 +63,9 @@ class House:
     """Only say what would be done."""
 
 
-def open_house(settings: Settings, connections: Connections, **changes: Any) -> House:
+def open_house(
+    settings: Settings, connections: Connections, *, telemetry: Telemetry | None = None, **changes: Any
+) -> House:
     """Open an installation's ledger and store; vendors, sources and sinks are opened when a run needs them."""
     from nightbatch.adapters import registry
     from nightbatch.adapters.clock import SystemClock
@@ -59,7 +73,7 @@ def open_house(settings: Settings, connections: Connections, **changes: Any) -> 
     ledger = registry.open_ledger(settings)
 
     def ports_of(job: Job) -> Ports:
-        return registry.open_ports(job, settings, connections, ledger=ledger)
+        return registry.open_ports(job, settings, connections, ledger=ledger, telemetry=telemetry)
 
     def provider(name: str, conn_id: str) -> Provider:
         return registry.open_provider(name, connections(conn_id), request_timeout_s=settings.request_timeout_s)
@@ -242,7 +256,7 @@ def _adopt_late(ports: Ports, run: Run) -> None:
         provider = ports.provider(shard.plan.provider, shard.plan.connection)
         state = provider.poll(ports.store.read(batch_note(attempt)).decode())
         try:
-            keep_id(ports, attempt, state)
+            keep_id(ports, shard, attempt, state)
         except StaleAttempt as stale:
             log.warning("housekeeping: batch %s was made beside another one: %s", state.batch_id, stale)
             note_double(ports, shard, attempt, state.batch_id)

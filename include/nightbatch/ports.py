@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -16,6 +16,7 @@ from .core.budget import Budget
 from .core.experience import Experience, PastEstimate
 from .core.gaps import RunSpan
 from .core.ids import Label, ShardRef
+from .core.metrics import Metric
 from .core.money import Cost, Price, Usage
 from .core.proof import Link
 from .core.queue import Ask, QueueRules
@@ -638,6 +639,10 @@ class Attempt:
     """What the vendor said that the whole batch used, when it had ended; None where it said nothing."""
     gone_since_utc: datetime | None = None
     """Since when the vendor has answered 404 at every look; None while it knows the batch."""
+    ended_utc: datetime | None = None
+    """When it was over for us: its results were stored, or it was given up; None before."""
+    queued_utc: datetime | None = field(default=None, compare=False)
+    """Since when its shard asked for a place in the queue; only what `begin` gives says so."""
     result_files: tuple[str, ...] = ()
     """The result files, in the vendor's names, once the batch was seen to have them."""
     vendor_files_deleted_utc: datetime | None = None
@@ -823,11 +828,12 @@ class Ledger(Protocol):
     def note_sending(self, attempt_id: int) -> None:
         """Mark that the create call goes out now. Raises StaleAttempt unless the attempt is still an intent."""
 
-    def note_open(self, attempt_id: int, state: BatchState, *, now: datetime) -> bool:
+    def note_open(self, attempt_id: int, state: BatchState, *, now: datetime) -> bool | None:
         """
         Record the batch id: the shard is open. Twice with one id is fine; another id raises StaleAttempt.
 
         Says whether the batch had been thought absent: its worst case is reserved again then, also above a budget.
+        None where the id was recorded before.
         """
 
     def note_seen(self, attempt_id: int, state: BatchState, *, now: datetime) -> None:
@@ -885,11 +891,15 @@ class Ledger(Protocol):
         rates: Mapping[str, Mapping[str, str]] | None = None,
         profile: Mapping[str, Any] | None = None,
         now: datetime,
-    ) -> None:
-        """Book the actual cost, return the unused reserve, mark the shard collected; twice changes nothing."""
+    ) -> bool:
+        """
+        Book the actual cost, return the unused reserve, mark the shard collected; twice changes nothing.
 
-    def note_loaded(self, ref: ShardRef, *, merged: int, now: datetime) -> None:
-        """Mark the shard loaded."""
+        Says whether this call did it.
+        """
+
+    def note_loaded(self, ref: ShardRef, *, merged: int, now: datetime) -> bool:
+        """Mark the shard loaded, and say whether this call did it; twice changes nothing."""
 
     def note_problem(self, ref: ShardRef, kind: str, problem: str) -> None:
         """
@@ -1049,6 +1059,36 @@ class Ledger(Protocol):
         """List the windows of a job's runs, and what became of them, oldest start first."""
 
 
+# --- telemetry ------------------------------------------------------------------------------------------------
+
+
+class Telemetry(Protocol):
+    """Where figures and spans go. Nothing waits for it, and nothing fails because of it."""
+
+    def emit(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
+        """Tell one figure; seconds for a timer."""
+
+    def span(self, name: str, *, start: datetime, end: datetime, attributes: Mapping[str, str | int | float]) -> None:
+        """Tell what is over, as a span; part of what is being done now."""
+
+    def doing(self, name: str, attributes: Mapping[str, str | int | float]) -> AbstractContextManager[None]:
+        """Open a span around what is being done; an error that leaves it is named in it by its class alone."""
+
+
+class NoTelemetry:
+    """Tells nobody: the default, which costs nothing."""
+
+    def emit(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
+        """Pass over a figure."""
+
+    def span(self, name: str, *, start: datetime, end: datetime, attributes: Mapping[str, str | int | float]) -> None:
+        """Pass over a span."""
+
+    def doing(self, name: str, attributes: Mapping[str, str | int | float]) -> AbstractContextManager[None]:
+        """Do it without a span."""
+        return nullcontext()
+
+
 # --- all of them ----------------------------------------------------------------------------------------------
 
 
@@ -1069,3 +1109,4 @@ class Ports:
     notifiers: Callable[[], Sequence[Notifier]] = tuple
     function: Callable[[str], FindSpans] = _no_function
     """A deployer's function that finds what must not leave, by its dotted name; raises JobInvalid."""
+    telemetry: Telemetry = NoTelemetry()

@@ -354,6 +354,7 @@ def test_an_attempt_says_until_when_it_may_send_and_when_its_absence_is_certain(
         certain_utc=NOW + timedelta(seconds=1320),
         reserved_usd=USD("0.5"),
     )
+    assert attempt.queued_utc == NOW
     shard = ledger.shard(ref)
     assert (shard.state, shard.attempts, shard.current) == (ShardState.SUBMITTING, 1, attempt)
 
@@ -449,7 +450,7 @@ def test_the_way_of_a_shard(ledger: SqlLedger, run: str, ref: ShardRef) -> None:
         rates=RATES,
         now=LATER,
     )
-    ledger.note_loaded(ref, merged=97, now=LATER)
+    assert ledger.note_loaded(ref, merged=97, now=LATER)
 
     ended = replace(
         attempt,
@@ -459,6 +460,7 @@ def test_the_way_of_a_shard(ledger: SqlLedger, run: str, ref: ShardRef) -> None:
         created_utc=NOW - timedelta(seconds=3),
         last_seen_utc=LATER,
         vendor_status="finalizing",
+        ended_utc=LATER,
     )
     assert ledger.shard(ref) == Shard(
         plan=shard_plan(ref),
@@ -500,10 +502,10 @@ def test_a_step_done_twice_changes_nothing(ledger: SqlLedger, run: str, ref: Sha
     ledger.note_loaded(ref, merged=7, now=NOW)
     before = (ledger.shard(ref), ledger.spent(run))
 
-    ledger.note_open(attempt.attempt_id, batch(), now=LATER)
+    assert ledger.note_open(attempt.attempt_id, batch(), now=LATER) is None
     ledger.note_stored(attempt.attempt_id, ["output.jsonl"], ["ab" * 32], now=LATER)
-    ledger.note_collected(ref, verdicts_name="x", counts={}, cost=Cost(batch_usd=USD(9)), now=LATER)
-    ledger.note_loaded(ref, merged=8, now=LATER)
+    assert not ledger.note_collected(ref, verdicts_name="x", counts={}, cost=Cost(batch_usd=USD(9)), now=LATER)
+    assert not ledger.note_loaded(ref, merged=8, now=LATER)
     ledger.note_seen(attempt.attempt_id, batch(vendor_status="expired"), now=LATER)
 
     assert (ledger.shard(ref), ledger.spent(run)) == before
@@ -792,7 +794,7 @@ def test_a_batch_that_turns_up_late_is_told_and_keeps_further_reserves_out(ledge
     ledger.begin(intent(ShardRef(run, 0, 1), budget_usd=budget), now=NOW)
 
     assert ledger.note_open(late.attempt_id, batch(), now=LATER) is True
-    assert ledger.note_open(late.attempt_id, batch(), now=LATER) is False
+    assert ledger.note_open(late.attempt_id, batch(), now=LATER) is None
 
     assert sum(ledger.spent(run)) == 2 > budget
     current = ledger.shard(late.ref).current

@@ -23,6 +23,7 @@ from nightbatch.demo.installation import KEY, PROJECT, Installation, start_emula
 from nightbatch.demo.services.airflow_api import AirflowApi
 from nightbatch.demo.services.stack import Stack
 from nightbatch.demo.services.waiting import monotonic_s, wait_until
+from tests.receivers import Otlp, Statsd
 
 LONG_S = 420.0
 """How long anything may take that takes a minute on two cores with nothing else to do."""
@@ -147,6 +148,9 @@ class Stand:
     stack: Stack
     installation: Installation
     vendors: dict[str, Vendor] = field(default_factory=dict)
+    statsd: Statsd = field(default_factory=lambda: Statsd(0))
+    otlp: Otlp = field(default_factory=lambda: Otlp(""))
+    """Who is told of figures and spans, where Airflow is set up to tell."""
 
     @property
     def api(self) -> AirflowApi:

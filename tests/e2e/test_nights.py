@@ -22,6 +22,7 @@ from nightbatch.demo.installation import install
 from nightbatch.demo.services.stack import Stack
 from nightbatch.demo.services.waiting import monotonic_s, wait_until
 from tests.e2e.stand import ANSWER_COLUMNS, DAYS, LONG_S, Stand, job, write_dags
+from tests.receivers import Otlp, Statsd, attributes, otlp_receiver, statsd_receiver
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -55,8 +56,10 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     folder = tmp_path_factory.mktemp("nights")
     dags = write_dags(folder / "dags", JOBS)
     began = monotonic_s()
-    with Stack(folder / "data") as stack:
-        stand = Stand(stack, install(stack, is_real=False, faults={}, dags_folder=dags))
+    with statsd_receiver() as statsd, otlp_receiver() as otlp, Stack(folder / "data") as stack:
+        extra = monitored(statsd, otlp)
+        installed = install(stack, is_real=False, faults={}, dags_folder=dags, extra=extra)
+        stand = Stand(stack, installed, statsd=statsd, otlp=otlp)
         stand.make_table()
         for name in ("another", *(each["name"] for each in JOBS)):
             stand.api.wait_for_dag(name)
@@ -64,6 +67,21 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
         print(f"\ninstallation: {monotonic_s() - began:.1f} s")
         assert stand.api.import_errors() == []
         yield stand
+
+
+def monitored(statsd: Statsd, otlp: Otlp) -> dict[str, str]:
+    """Set Airflow up to tell these receivers: figures by StatsD, as most do, and spans by OpenTelemetry."""
+    return {
+        "AIRFLOW__METRICS__STATSD_ON": "True",
+        "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
+        "AIRFLOW__METRICS__STATSD_PORT": str(statsd.port),
+        "AIRFLOW__METRICS__STATSD_INFLUXDB_ENABLED": "True",
+        "AIRFLOW__METRICS__METRICS_ALLOW_LIST": "nightbatch",
+        "AIRFLOW__TRACES__OTEL_ON": "True",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": otlp.endpoint,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_TRACES_EXPORTER": "otlp_proto_http",
+    }
 
 
 @dataclass(frozen=True)
@@ -309,6 +327,45 @@ def test_forty_shards_that_waited_are_all_loaded(stand: Stand, long_nights: Long
     assert found["rows"]["billed_twice"] == 0
     assert stand.loaded("wide") == stand.keys()[: 10 * FORTY]
     assert stand.known_batches("wide") == stand.vendors["wide"].batch_ids()
+    told = counted(stand, "wide")
+    assert (told["batches"], told["rows_loaded"], told["runs"]) == (FORTY, 10 * FORTY, 1)
+    assert told["cost_usd"] == pytest.approx(float(stand.cost("wide")))
+
+
+def test_the_triggerer_tells_how_old_batches_are_and_tasks_tell_each_as_a_span(
+    stand: Stand, long_nights: LongNights
+) -> None:
+    """Real processes: forked tasks that flush when they end, and a triggerer whose stats are set up elsewhere."""
+    assert stand.end("wide", long_nights.wide) == "success"
+
+    def told() -> list[dict[str, Any]]:
+        found = [attributes(span) for span in stand.otlp.spans if span.name == "chat gpt-5-mini"]
+        return [one for one in found if one["nightbatch.job"] == "wide"]
+
+    wait_until(lambda: len(told()) == FORTY, what="a span for each batch", timeout_s=60)
+    assert sorted(one["nightbatch.batch.id"] for one in told()) == stand.vendors["wide"].batch_ids()
+    spans = {span.span_id: span for span in stand.otlp.spans}
+    validated = {spans[span.parent_span_id].name for span in spans.values() if span.name == "chat gpt-5-mini"}
+    assert validated == {"nightbatch.validate"}
+    ages = [float(line.split(":")[1].split("|")[0]) for line in stand.statsd.lines if is_age(line, "wide")]
+    # The task that waits looks once itself; all later looks are the triggerer's.
+    assert max(ages) > 60
+    assert ages[-1] == 0
+
+
+def is_age(line: str, job: str) -> bool:
+    """Say whether a line of StatsD tells the age of a job's oldest batch."""
+    return line.startswith("airflow.nightbatch.batch_age,") and f"job_name={job}," in line
+
+
+def counted(stand: Stand, job: str) -> dict[str, float]:
+    """Add up what StatsD was told of a job, by name alone."""
+    sums: dict[str, float] = {}
+    for (name, labels), value in stand.statsd.counters().items():
+        if ("job_name", job) in labels:
+            short = name.removeprefix("airflow.nightbatch.")
+            sums[short] = sums.get(short, 0) + value
+    return sums
 
 
 def test_killing_triggerer_and_scheduler_while_shards_wait_changes_nothing(
@@ -336,5 +393,6 @@ def test_killing_triggerer_and_scheduler_while_shards_wait_changes_nothing(
     assert stand.loaded("rough")
     assert stand.buried("rough") == stand.buried("calm")
     assert stand.cost("rough") == stand.cost("calm") > 0
+    assert counted(stand, "rough") == pytest.approx(counted(stand, "calm"))
     assert rough.work() == calm.work()
     print(f"\na night with two kills: {monotonic_s() - began:.1f} s; compared: {ANSWER_COLUMNS}")

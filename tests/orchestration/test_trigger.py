@@ -88,6 +88,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
         ShardTrigger(until="2026-11-21T02:00:00+00:00"),
         watching("batch_1", poll_from_s=30.0, poll_to_s=300.0, request_timeout_s=600.0),
         watching("batch_1", about="job=night run=night/g1 shard=r0-s000"),
+        watching("batch_1", labels={"job_name": "night", "model": "gpt-5-mini"}),
     ],
 )
 def test_a_trigger_survives_being_written_down(trigger: ShardTrigger) -> None:

@@ -14,6 +14,7 @@ from nightbatch.core.shard import ShardState
 from nightbatch.errors import BatchVanished
 from nightbatch.ports import Settings
 from nightbatch.steps.outcome import BatchWait, Moved, Waiting
+from nightbatch.steps.telemetry import lane_labels
 from nightbatch.steps.wait import next_poll, wait
 from tests.memory_stack import later
 from tests.steps.shards import UNHURRIED, again, opened, stack_of
@@ -45,7 +46,7 @@ def test_a_running_batch_is_left_alone_for_a_while() -> None:
 
     assert isinstance(outcome, Waiting)
     assert outcome.until > stack.clock.now()
-    assert outcome.batch == BatchWait("openai", "c", "batch_0", shard.current.created_utc)
+    assert outcome.batch == BatchWait("openai", "c", "batch_0", shard.current.created_utc, lane_labels(shard.plan))
     assert again(stack, shard.plan.ref).current.last_seen_utc == stack.clock.now()
 
 

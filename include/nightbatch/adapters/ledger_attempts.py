@@ -75,16 +75,16 @@ def note_sending(connection: sa.Connection, attempt_id: int) -> None:
     change(connection, attempt, state="sending")
 
 
-def note_open(connection: sa.Connection, attempt_id: int, state: BatchState, *, now: datetime) -> bool:
+def note_open(connection: sa.Connection, attempt_id: int, state: BatchState, *, now: datetime) -> bool | None:
     """
-    Record the batch id, and say whether it had been thought absent; see the port.
+    Record the batch id, and say whether it had been thought absent; None where it was recorded before. See the port.
 
     A batch that turns up after its attempt was taken for absent is still adopted as long as nobody has begun
     again: it was paid, so its answers are used, and its worst case is reserved again.
     """
     shard, attempt = lock(connection, attempt_id)
     if attempt.batch_id == state.batch_id and attempt.state in ("open", "ended"):
-        return False
+        return None
     check_owner(connection, attempt, state.batch_id)
     turned_up = attempt.state == "absent" and _is_untouched(shard, attempt)
     if attempt.state not in ("intent", "sending") and not turned_up:
@@ -221,12 +221,12 @@ def note_stored(
 
 def note_collected(
     connection: sa.Connection, ref: ShardRef, verdicts: Mapping[str, Any], *, cost: Cost, now: datetime
-) -> None:
-    """Book the actual cost and return the reserve in one commit; twice changes nothing. `verdicts` are columns."""
+) -> bool:
+    """Book the actual cost and return the reserve in one commit; says False where it was. `verdicts` are columns."""
     lock_run(connection, ref.run)
     shard = lock_shard(connection, ref)
     if shard.state in (ShardState.COLLECTED, ShardState.LOADED):
-        return
+        return False
     if shard.state != ShardState.STORED:
         raise StaleAttempt(str(ref), expected="stored", found=shard.state)
     attempt = connection.execute(
@@ -234,16 +234,18 @@ def note_collected(
     ).one()
     ledger_money.book_actual(connection, attempt, cost.batch_usd, now=now)
     move(connection, ref, ShardState.COLLECTED, now=now, **verdicts, **cost_values(cost))
+    return True
 
 
-def note_loaded(connection: sa.Connection, ref: ShardRef, *, merged: int, now: datetime) -> None:
-    """Mark the shard loaded; the first time counts."""
+def note_loaded(connection: sa.Connection, ref: ShardRef, *, merged: int, now: datetime) -> bool:
+    """Mark the shard loaded; the first time counts, and later ones say False."""
     shard = lock_shard(connection, ref)
     if shard.state == ShardState.LOADED:
-        return
+        return False
     if shard.state != ShardState.COLLECTED:
         raise StaleAttempt(str(ref), expected="collected", found=shard.state)
     move(connection, ref, ShardState.LOADED, now=now, merged=merged)
+    return True
 
 
 def owned(connection: sa.Connection, provider: str, batch_ids: Sequence[str]) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -36,6 +37,7 @@ def begin(connection: sa.Connection, intent: Intent, *, now: datetime) -> Attemp
     _check_turn(connection, run, shard, intent, now=now)
     reserve_usd = rounded_up(intent.reserve_usd)
     ledger_money.check_budgets(connection, intent, job=run.job, needed_usd=reserve_usd, now=now)
+    queued = ledger_queue.since(connection, ref, now)
     wait = ledger_queue.take_place(connection, intent, job=run.job, shard=shard, now=now)
     if wait is not None:
         return wait
@@ -67,7 +69,7 @@ def begin(connection: sa.Connection, intent: Intent, *, now: datetime) -> Attemp
     ledger_money.reserve(connection, row.attempt_id, reserve_usd, day=intent.day, now=now)
     claimed = {"attempts": number, "current_attempt": number, "not_before_utc": None, "waits_for": ""}
     move(connection, ref, ShardState.SUBMITTING, now=now, **claimed)
-    return attempt_of(row._mapping)
+    return replace(attempt_of(row._mapping), queued_utc=queued)
 
 
 def _check_turn(connection: sa.Connection, run: AnyRow, shard: AnyRow, intent: Intent, *, now: datetime) -> None:

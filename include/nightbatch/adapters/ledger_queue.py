@@ -59,7 +59,7 @@ def take_place(connection: sa.Connection, intent: Intent, *, job: str, shard: An
     too_small = intent.ask.rules.too_small_for(load)
     if too_small is not None:
         raise _too_small(intent, load, too_small)
-    waiter = Waiter(intent.ref, load, intent.ask.priority, _since(connection, intent.ref, now))
+    waiter = Waiter(intent.ref, load, intent.ask.priority, since(connection, intent.ref, now))
     learned = _learned(connection, intent)
     closed = [one.closed_until for one in learned if one.closed_until and one.is_closed(shard.model, now=now)]
     if closed:
@@ -88,7 +88,7 @@ def _is_in_line(ref: ShardRef) -> sa.ColumnElement[bool]:
     return sa.and_(queue.c.run == ref.run, queue.c.round == ref.round, queue.c.shard == ref.shard)
 
 
-def _since(connection: sa.Connection, ref: ShardRef, now: datetime) -> datetime:
+def since(connection: sa.Connection, ref: ShardRef, now: datetime) -> datetime:
     """Say since when a shard waits: one that had its turn and was refused has waited from before then."""
     before: datetime | None = connection.execute(sa.select(queue.c.since_utc).where(_is_in_line(ref))).scalar()
     if before is None:
@@ -215,7 +215,7 @@ def keep_place_in_line(
     if intent.ask is None:
         return
     load = Load(job, shard.model, tokens_of(shard), shard.rows, 1, 1)
-    waiter = Waiter(intent.ref, load, intent.ask.priority, _since(connection, intent.ref, now))
+    waiter = Waiter(intent.ref, load, intent.ask.priority, since(connection, intent.ref, now))
     _wait(connection, intent, waiter, until=wait.until, pause=wait.until - now, reason=wait.reason, now=now)
 
 

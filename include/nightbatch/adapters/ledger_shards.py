@@ -64,6 +64,7 @@ _PLAIN_ATTEMPT = (
     "vendor_status",
     "turned_up_utc",
     "gone_since_utc",
+    "ended_utc",
     "vendor_files_deleted_utc",
 )
 _TOKENS = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")

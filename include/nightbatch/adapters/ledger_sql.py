@@ -177,7 +177,7 @@ class SqlLedger(Queueing, Tidying, Watching):
         with self._database.write() as connection:
             ledger_attempts.note_sending(connection, attempt_id)
 
-    def note_open(self, attempt_id: int, state: BatchState, *, now: datetime) -> bool:
+    def note_open(self, attempt_id: int, state: BatchState, *, now: datetime) -> bool | None:
         """Record the batch id: the shard is open. Raises StaleAttempt where it belongs to another attempt."""
         with self._database.write() as connection:
             return ledger_attempts.note_open(connection, attempt_id, state, now=now)
@@ -232,8 +232,8 @@ class SqlLedger(Queueing, Tidying, Watching):
         rates: Mapping[str, Mapping[str, str]] | None = None,
         profile: Mapping[str, Any] | None = None,
         now: datetime,
-    ) -> None:
-        """Book the actual cost, return the unused reserve, mark the shard collected; twice changes nothing."""
+    ) -> bool:
+        """Book the actual cost, return the unused reserve, mark the shard collected; says False the second time."""
         verdicts = {
             "verdicts_name": verdicts_name,
             "verdicts_sha256": verdicts_sha256,
@@ -242,12 +242,12 @@ class SqlLedger(Queueing, Tidying, Watching):
             "profile": dict(profile) if profile else None,
         }
         with self._database.write() as connection:
-            ledger_attempts.note_collected(connection, ref, verdicts, cost=cost, now=now)
+            return ledger_attempts.note_collected(connection, ref, verdicts, cost=cost, now=now)
 
-    def note_loaded(self, ref: ShardRef, *, merged: int, now: datetime) -> None:
-        """Mark the shard loaded."""
+    def note_loaded(self, ref: ShardRef, *, merged: int, now: datetime) -> bool:
+        """Mark the shard loaded; says False the second time."""
         with self._database.write() as connection:
-            ledger_attempts.note_loaded(connection, ref, merged=merged, now=now)
+            return ledger_attempts.note_loaded(connection, ref, merged=merged, now=now)
 
     def note_problem(self, ref: ShardRef, kind: str, problem: str) -> None:
         """Keep what keeps a shard from going on; empty texts clear it."""

@@ -20,6 +20,7 @@ from nightbatch.ports import (
     Connection,
     Connections,
     Ledger,
+    NoTelemetry,
     Notifier,
     Ports,
     Provider,
@@ -27,6 +28,7 @@ from nightbatch.ports import (
     Sink,
     Source,
     Store,
+    Telemetry,
 )
 
 log = logging.getLogger(__name__)
@@ -99,7 +101,13 @@ def open_store(settings: Settings, connections: Connections) -> Store:
 
 
 def open_ports(
-    job: Job, settings: Settings, connections: Connections, *, clock: Clock | None = None, ledger: Ledger | None = None
+    job: Job,
+    settings: Settings,
+    connections: Connections,
+    *,
+    clock: Clock | None = None,
+    ledger: Ledger | None = None,
+    telemetry: Telemetry | None = None,
 ) -> Ports:
     """Give a job everything it needs from outside. Sources, sinks and vendors are opened when first used."""
     return Ports(
@@ -113,6 +121,7 @@ def open_ports(
         sink=_sinks(connections),
         notifiers=cache(lambda: open_notifiers(job, connections)),
         function=lambda name: open_function(name, allowed=settings.redact_modules, job=job),
+        telemetry=telemetry or NoTelemetry(),
     )
 
 

@@ -21,6 +21,11 @@ def run_id(job: str, window: Window, generation: int) -> str:
     return f"{job}/{window.key}/g{generation}"
 
 
+def job_of(run: str) -> str:
+    """Read the job out of a run's name; a job's own name has no slash."""
+    return run.partition("/")[0]
+
+
 def run_code(run: str) -> str:
     """Shorten a run's name to 12 hex digits, for names that vendors limit to 64 characters."""
     return hashlib.sha256(run.encode()).hexdigest()[:12]

@@ -16,6 +16,7 @@ from nightbatch.job import Job
 from nightbatch.ports import Connection, Connections, Ports, Settings
 
 from .masking import words_of_connection, words_of_settings
+from .telemetry import task_telemetry
 
 
 def airflow_connection(conn_id: str) -> Connection:
@@ -84,7 +85,7 @@ def _settings() -> Settings:
 
 def task_ports(job: Job) -> Ports:
     """Give a task everything that its job needs."""
-    return open_ports(job, settings(), airflow_connection)
+    return open_ports(job, settings(), airflow_connection, telemetry=task_telemetry())
 
 
 async def trigger_ports(job: Job) -> Ports:

@@ -14,6 +14,7 @@ from nightbatch.ports import Run
 from .connections import airflow_connection, settings
 from .dag import FIRST_NIGHT, RETRIES
 from .tasks import airflow_failures
+from .telemetry import task_telemetry
 
 SCHEDULE = "0 12 * * *"
 """At noon UTC, when most nights are over."""
@@ -40,7 +41,8 @@ class HousekeepingOperator(BaseOperator):
         """Do it, say in the log what was done, and fail where a person is needed."""
         dry_run = bool(context["params"].get("dry_run"))
         with airflow_failures():
-            house = open_house(settings(), airflow_connection, is_live=_Live(context["ti"]), dry_run=dry_run)
+            is_live, telemetry = _Live(context["ti"]), task_telemetry()
+            house = open_house(settings(), airflow_connection, telemetry=telemetry, is_live=is_live, dry_run=dry_run)
             swept = housekeep(house)
         self.log.info(
             "%s: dead runs closed %s; dead runs that wait %s; attempts whose files at the vendor are deleted %d; "

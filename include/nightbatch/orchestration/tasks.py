@@ -13,7 +13,6 @@ from airflow.sdk import BaseOperator, BaseOperatorLink, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from nightbatch import flow
-from nightbatch.core.batch import BatchState, BatchStatus
 from nightbatch.core.ids import ShardRef
 from nightbatch.errors import RunOverlaps, Terminal
 from nightbatch.job import Job
@@ -21,9 +20,10 @@ from nightbatch.ports import Ports, RoundPlan
 from nightbatch.steps.outcome import Waiting
 
 from .connections import task_ports
+from .lineage import DatasetsOfAJob
 from .trigger import ShardTrigger
-from .versions import warn_of_triggerer
-from .windows import instant, options_of, window_of
+from .waking import note_look, trigger_for
+from .windows import options_of, window_of
 
 RUN_KEY = "run"
 """XCom key under which `prepare` names the run in the ledger."""
@@ -67,8 +67,10 @@ def shard_refs(plan: RoundPlan) -> list[dict[str, Any]]:
     ]
 
 
-class PrepareOperator(BaseOperator):
+class PrepareOperator(DatasetsOfAJob, BaseOperator):
     """Steps 1 to 3: pull, render, pack, seal. Gives the shards of round 0."""
+
+    writes_sink = False
 
     def __init__(self, *, job: Job, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -118,38 +120,6 @@ class BatchLink(BaseOperatorLink):
         return getattr(operator, "batch_url", "")
 
 
-def _note_look(ports: Ports, ref: ShardRef, event: Mapping[str, str]) -> None:
-    """
-    Note in the ledger when the trigger last saw the batch.
-
-    It waited for hours and wrote nothing; without this, one 404 now would look like the end of a long absence.
-    """
-    warn_of_triggerer(event)
-    if not event.get("seen_utc"):
-        return
-    attempt = ports.ledger.shard(ref).current
-    if attempt is not None and attempt.batch_id == event["batch_id"]:
-        state = BatchState(event["batch_id"], BatchStatus.RUNNING, attempt.vendor_status)
-        ports.ledger.note_seen(attempt.attempt_id, state, now=instant(event["seen_utc"]))
-
-
-def trigger_for(waiting: Waiting, ports: Ports, *, about: str) -> ShardTrigger:
-    """Give what wakes a task up that waits; `about` names job, run and shard in the triggerer's log."""
-    batch = waiting.batch
-    if batch is None:
-        return ShardTrigger(until=waiting.until.isoformat())
-    return ShardTrigger(
-        until=waiting.until.isoformat(),
-        provider=batch.provider,
-        connection=batch.connection,
-        batch_id=batch.batch_id,
-        created=batch.created_utc.isoformat(),
-        poll_from_s=ports.settings.poll_from_s,
-        poll_to_s=ports.settings.poll_to_s,
-        about=about,
-    )
-
-
 def _take_up_again(ports: Ports, ref: ShardRef) -> None:
     """
     Let a run send again when somebody clears a shard of it that failed.
@@ -160,7 +130,7 @@ def _take_up_again(ports: Ports, ref: ShardRef) -> None:
         ports.ledger.resume(ref.run, now=ports.clock.now())
 
 
-class BatchSensor(BaseOperator):
+class BatchSensor(DatasetsOfAJob, BaseOperator):
     """
     Steps 4 to 8 for one shard: submit, wait, collect, validate, load.
 
@@ -184,7 +154,7 @@ class BatchSensor(BaseOperator):
             ports = task_ports(self.job)
             if event is None:
                 _take_up_again(ports, ref)
-            _note_look(ports, ref, event or {})
+            note_look(ports, ref, event or {})
             job = flow.sealed_job(ports, ref.run)
             outcome = flow.advance(ports, job, ref)
         self._find_link(ports, ref)
@@ -234,7 +204,7 @@ def _wait_for(ports: Ports, others: int) -> Waiting:
     return Waiting(until, f"waits for {others} other tasks of this run")
 
 
-class SettleOperator(BaseOperator):
+class SettleOperator(DatasetsOfAJob, BaseOperator):
     """
     Step 10: adds up, tells people, emits the outlet asset, and gives the run its colour.
 

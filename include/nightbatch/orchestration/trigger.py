@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from nightbatch.errors import NightbatchError, Transient
 from nightbatch.ports import Connections, Settings
 from nightbatch.steps.wait import next_poll
 
+from .ages import tell_failed_look, watching
 from .connections import airflow_connections
 from .versions import triggerer_problem
 
@@ -54,6 +55,7 @@ class ShardTrigger(BaseTrigger):
         poll_to_s: float = 300.0,
         request_timeout_s: float = 60.0,
         about: str = "",
+        labels: Mapping[str, str] | None = None,
         version: str = __version__,
         **newer: Any,
     ) -> None:
@@ -63,6 +65,8 @@ class ShardTrigger(BaseTrigger):
         self.poll_from_s, self.poll_to_s, self.request_timeout_s = poll_from_s, poll_to_s, request_timeout_s
         self.about = about
         """Job, run and shard, for the log: `job=reviews run=… shard=r0-s003`."""
+        self.labels = dict(labels or {})
+        """What a monitor is told of the batch by; empty from a task of before there were any."""
         self.version, self.newer = version, newer
         """The version of the task that waits, and what only later versions than this one know."""
         self.last_seen: datetime | None = None
@@ -71,6 +75,7 @@ class ShardTrigger(BaseTrigger):
         """Give the path and the arguments to make this trigger again in another triggerer."""
         names = ("until", "provider", "connection", "batch_id", "created", "poll_from_s", "poll_to_s")
         arguments = {name: getattr(self, name) for name in (*names, "request_timeout_s", "about", "version")}
+        arguments |= {"labels": self.labels} if self.labels else {}
         arguments |= self.newer
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
@@ -100,6 +105,10 @@ class ShardTrigger(BaseTrigger):
             return f"the triggerer could not watch the batch ({type(error).__name__}), and this task looks itself"
 
     async def _watch_batch(self) -> str:
+        with watching(self.batch_id, self.labels, datetime.fromisoformat(self.created)) as tell_age:
+            return await self._look_until(tell_age)
+
+    async def _look_until(self, tell_age: Callable[[datetime], None]) -> str:
         created = datetime.fromisoformat(self.created)
         settings = Settings("", "", poll_from_s=self.poll_from_s, poll_to_s=self.poll_to_s)
         began, failed, is_first = datetime.now(UTC), 0, True
@@ -112,15 +121,18 @@ class ShardTrigger(BaseTrigger):
                 state = await self._poll()
             except Transient as error:
                 failed += 1
+                tell_failed_look(self.labels, error)
                 self.log.warning("[%s batch=%s] look %d failed: %s", self.about, self.batch_id, failed, error)
                 if failed >= MAX_FAILED_LOOKS:
                     return f"{failed} looks in a row failed"
                 continue
             except NightbatchError as error:
                 # Account trouble and the like: the task says it in its own log, where people look.
+                tell_failed_look(self.labels, error)
                 return str(error)
             failed = 0
             now = datetime.now(UTC)
+            tell_age(now)
             if state.status is not BatchStatus.NOT_FOUND:
                 self.last_seen = now
             decision = decide(state, now=now, last_seen=self.last_seen or began)

@@ -13,11 +13,13 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
 from nightbatch.core.window import Window
 from nightbatch.patrol import patrol
 from nightbatch.steps.absence import fresh_words, gap_words
+from nightbatch.steps.telemetry import tell_standing
 from nightbatch.watchdog import open_watch
 
 from .connections import airflow_connection, settings
 from .dag import FIRST_NIGHT, RETRIES
 from .tasks import airflow_failures
+from .telemetry import task_telemetry
 
 SCHEDULE = "20 * * * *"
 """Every hour, away from the full hour at which most jobs begin."""
@@ -49,6 +51,7 @@ class WatchdogOperator(BaseOperator):
         with airflow_failures():
             watch = open_watch(settings(), airflow_connection, scheduler=AirflowScheduler(context["ti"]))
             told = patrol(watch, Path(self.jobs))
+        tell_standing(task_telemetry(), told.sightings, now=watch.now)
         for one in told.sightings:
             gaps = f"no run of {gap_words(one.gaps)}: {one.why}" if one.gaps else "each due window has a run"
             self.log.info("job %s: %s; oldest answer %s", one.job.name, gaps, fresh_words(one, watch.now))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from nightbatch.core.batch import BatchState, BatchStatus
 from nightbatch.errors import StorageUnavailable
 from nightbatch.logs import logger
-from nightbatch.ports import Attempt, Ports
+from nightbatch.ports import Attempt, Ports, Shard
+
+from .telemetry import tell_sent
 
 log = logger(__name__)
 
@@ -21,7 +23,7 @@ def noted_id(ports: Ports, attempt: Attempt) -> str:
     return ports.store.read(name).decode() if ports.store.exists(name) else ""
 
 
-def keep_id(ports: Ports, attempt: Attempt, state: BatchState) -> bool:
+def keep_id(ports: Ports, shard: Shard, attempt: Attempt, state: BatchState) -> bool:
     """
     Record a batch id in the store and in the ledger, and keep trying for two minutes: the money is spent.
 
@@ -37,7 +39,9 @@ def keep_id(ports: Ports, attempt: Attempt, state: BatchState) -> bool:
         try:
             was_absent = ports.ledger.note_open(attempt.attempt_id, state, now=ports.clock.now())
             warn_unknown(state, before="")
-            return was_absent
+            if was_absent is not None:
+                tell_sent(ports, shard)
+            return bool(was_absent)
         except StorageUnavailable:
             if pause_s > 60:
                 raise

@@ -14,6 +14,7 @@ from nightbatch.ports import Ports, Provider, RawFile, Shard
 
 from .account import check_account
 from .outcome import Moved, Outcome
+from .telemetry import tell_turnaround
 
 log = logger(__name__)
 
@@ -36,6 +37,7 @@ def collect(ports: Ports, shard: Shard, state: BatchState) -> Outcome:
     ports.ledger.note_seen(attempt.attempt_id, state, now=ports.clock.now())
     names, hashes = [file.name for file in files], [file.sha256 for file in files]
     ports.ledger.note_stored(attempt.attempt_id, names, hashes, now=ports.clock.now())
+    tell_turnaround(ports, shard, attempt, state)
     log.info("collect: the batch is %s; result files stored: %d", state.vendor_status, len(names))
     return Moved()
 

@@ -18,6 +18,7 @@ from .outcome import Finished, Moved, Outcome
 from .parquet import ROWS_AT_A_TIME, read_rows, to_batch
 from .quality import checked_again
 from .redact import putting_back
+from .telemetry import tell_loaded
 
 log = logger(__name__)
 
@@ -48,7 +49,9 @@ def load(ports: Ports, job: Job, shard: Shard) -> Outcome:
     rows = checked_again(ports, job, shard, answers(ports, job, shard))
     counts = ports.sink(job).merge(context, ref.name, rows)
     # A row that gave way to a newer answer is in its place too: the sink holds something at least as good.
-    ports.ledger.note_loaded(ref, merged=counts.merged + counts.newer_kept, now=ports.clock.now())
+    placed = counts.merged + counts.newer_kept
+    if ports.ledger.note_loaded(ref, merged=placed, now=ports.clock.now()):
+        tell_loaded(ports, shard, placed)
     log.info("load: %s answers merged, %s give way to newer ones", f"{counts.merged:,}", f"{counts.newer_kept:,}")
     return Moved()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 
@@ -19,6 +20,8 @@ class BatchWait:
     connection: str
     batch_id: str
     created_utc: datetime
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What a monitor is told of it by."""
 
 
 @dataclass(frozen=True)

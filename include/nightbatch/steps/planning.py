@@ -27,6 +27,7 @@ from .render import render
 from .resume import Past, pending_for
 from .second_chance import pack_letters
 from .seen import Seen, seen
+from .telemetry import tell_plan
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _seal(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch:
         "canary_rows": filler.plans[0].rows if filler.first_rows and len(filler.plans) > 1 else 0,
     }
     plan = RoundPlan(run.run, 0, packed.shards, facts)
-    return ports.ledger.seal(plan, pending=pending, now=ports.clock.now())
+    return tell_plan(ports, job, plan, ports.ledger.seal(plan, pending=pending, now=ports.clock.now()))
 
 
 def _learn(ports: Ports, job: Job, window: Window, memory: Seen, options: Options) -> None:

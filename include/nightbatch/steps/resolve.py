@@ -43,7 +43,7 @@ def resolve(ports: Ports, shard: Shard) -> Outcome:
     noted = noted_id(ports, attempt)
     provider = ports.provider(shard.plan.provider, shard.plan.connection)
     if noted:
-        return _adopt(ports, attempt, provider.poll(noted))
+        return _adopt(ports, shard, attempt, provider.poll(noted))
     # A listing of another account lacks the batch whether it was made or not.
     check_account(provider, shard, attempt)
     until = attempt.send_deadline_utc + timedelta(seconds=ports.settings.request_timeout_s) + CLOCK_SKEW
@@ -51,10 +51,10 @@ def resolve(ports: Ports, shard: Shard) -> Outcome:
         label_of(ports, attempt), rows=attempt.rows, since=attempt.intent_utc - CLOCK_SKEW, until=until
     )
     if provider.found_by == "label" and found:
-        return _adopt(ports, attempt, min(found, key=lambda state: (state.created_utc or now, state.batch_id)))
+        return _adopt(ports, shard, attempt, min(found, key=lambda state: (state.created_utc or now, state.batch_id)))
     ours, still_open = _prove(ports, attempt, provider, found)
     if ours is not None:
-        return _adopt(ports, attempt, ours)
+        return _adopt(ports, shard, attempt, ours)
     if still_open:
         reason = f"holds {still_open} candidate batches at {provider.name} until their results prove whose they are"
         return Waiting(now + timedelta(seconds=ports.settings.poll_from_s), reason)
@@ -99,9 +99,9 @@ def _withdraw_unsent(ports: Ports, shard: Shard, attempt: Attempt, now: datetime
     return Moved()
 
 
-def _adopt(ports: Ports, attempt: Attempt, state: BatchState) -> Outcome:
+def _adopt(ports: Ports, shard: Shard, attempt: Attempt, state: BatchState) -> Outcome:
     try:
-        if keep_id(ports, attempt, state):
+        if keep_id(ports, shard, attempt, state):
             log.error("submit: %s", late_words(attempt))
     except StaleAttempt as stale:
         # Looked at again after a pause, not at once: what stays so must not ask the vendor in circles.

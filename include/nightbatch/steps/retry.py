@@ -29,6 +29,7 @@ from .parquet import RowWriter, read_batches, read_rows, row_writer
 from .read_back import carried_by, reader_of
 from .redact import as_rendered
 from .release import decided
+from .telemetry import tell_round
 from .validate import lines
 
 log = logger(__name__)
@@ -116,7 +117,7 @@ def _seal(ports: Ports, job: Job, run: str, seals: int, *, has_rounds: bool, is_
     )
     leaves = PendingFile(run, pending_name, pending_rows) if pending_rows else None
     takes = [shard.plan.ref for shard in shards]
-    return ports.ledger.seal(plan, takes=takes, leaves=leaves, now=ports.clock.now())
+    return tell_round(ports, job, plan, ports.ledger.seal(plan, takes=takes, leaves=leaves, now=ports.clock.now()))
 
 
 def is_untaken(job: Job, shard: Shard) -> bool:

@@ -26,6 +26,7 @@ from .parquet import RowWriter, read_rows, row_writer
 from .pull import Tally
 from .read_back import carried_by, reader_of
 from .seen import Seen, seen
+from .telemetry import tell_plan
 from .validate import lines
 
 log = logger(__name__)
@@ -65,7 +66,7 @@ def seal_retry(ports: Ports, plan: Plan, *, deadline_utc: datetime | None = None
     sealed = RoundPlan(plan.run, 0, packed.shards, facts)
     found = ports.ledger.open_sealed(sealed, job=plan.job.name, window=plan.window, now=ports.clock.now())
     log.info("retry: %s dead letters of run %s are sent again", f"{packed.tally.from_dead:,}", plan.latest.run)
-    return found
+    return tell_plan(ports, plan.job, sealed, found)
 
 
 @dataclass(frozen=True)

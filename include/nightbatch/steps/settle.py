@@ -23,6 +23,7 @@ from .limits import over_limits
 from .proof import disproved, prove
 from .release import stands_still, stopped
 from .retry import bury, is_untaken, retry
+from .telemetry import tell_run
 
 log = logger(__name__)
 
@@ -143,6 +144,7 @@ def settle(ports: Ports, job: Job, run_name: str) -> Books:
     told = run.books if run.state == "complete" else None
     books.seconds = told["seconds"] if told else max(0.0, (ports.clock.now() - run.started_utc).total_seconds())
     ports.ledger.settle(run_name, state=books.state, books=books.as_json(), proof=proof, now=ports.clock.now())
+    tell_run(ports, run, state=books.state, seconds=books.seconds)
     log.info("settle: %s, %s answers loaded, %s USD", books.state, f"{books.merged:,}", f"{books.cost_usd:.4f}")
     if problem is not None:
         raise problem

@@ -33,6 +33,7 @@ from nightbatch.ports import Attempt, Intent, Ports, Provider, Shard, Store
 from .batch_id import keep_id, late_words
 from .budgets import budgets_of, day_of, worst_case
 from .outcome import Moved, Outcome, Waiting
+from .telemetry import doing, tell_queued
 
 log = logger(__name__)
 
@@ -65,7 +66,9 @@ def submit(ports: Ports, job: Job, shard: Shard) -> Outcome:
         return Waiting(wait.until, wait.reason)
     except StaleAttempt:
         return Moved()
-    return _Sending(ports, job, shard, attempt, provider).go()
+    tell_queued(ports, shard, attempt)
+    with doing(ports, "submit", shard):
+        return _Sending(ports, job, shard, attempt, provider).go()
 
 
 def _intent(ports: Ports, job: Job, shard: Shard, provider: Provider, now: datetime) -> Intent:
@@ -152,7 +155,7 @@ class _Sending:
     def _keep(self, state: BatchState) -> Outcome:
         with about(batch=state.batch_id):
             try:
-                if keep_id(self.ports, self.attempt, state):
+                if keep_id(self.ports, self.shard, self.attempt, state):
                     log.error("submit: %s", late_words(self.attempt))
             except StaleAttempt as stale:
                 self._note_double(state, stale)

@@ -23,6 +23,7 @@ from nightbatch.ports import Ports, Shard, Store
 from .lanes import OpenLane, open_lane
 from .outcome import Moved, Outcome
 from .parquet import RowWriter, read_rows, row_writer
+from .telemetry import tell_collected
 
 log = logger(__name__)
 
@@ -69,7 +70,7 @@ def validate(ports: Ports, job: Job, shard: Shard) -> Outcome:
     if reading.trouble:
         told = AccountTrouble(shard.plan.provider, code=reading.trouble, message="said of rows of a batch")
         ports.ledger.note_problem(shard.plan.ref, type(told).__name__, str(told))
-    ports.ledger.note_collected(
+    is_booked = ports.ledger.note_collected(
         shard.plan.ref,
         verdicts_name=name,
         verdicts_sha256=out.sha256,
@@ -79,6 +80,8 @@ def validate(ports: Ports, job: Job, shard: Shard) -> Outcome:
         profile=reading.profiler.profile.as_json() if reading.profiler else None,
         now=ports.clock.now(),
     )
+    if is_booked:
+        tell_collected(ports, job, shard, counts, reading.cost)
     said = ", ".join(f"{count:,} {what}" for what, count in counts.items())
     log.info("validate: %s; %s USD", said, f"{reading.cost.batch_usd:.4f}")
     return Moved()

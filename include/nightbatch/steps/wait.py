@@ -7,9 +7,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from nightbatch.core.batch import BatchState, BatchStatus, Next, decide
-from nightbatch.core.shard import ShardState
+from nightbatch.core.shard import ShardPlan, ShardState
 from nightbatch.core.verdict import Reason
-from nightbatch.errors import BatchVanished
+from nightbatch.errors import BatchVanished, NightbatchError
 from nightbatch.logs import logger
 from nightbatch.ports import Attempt, Ports, Settings, Shard
 
@@ -17,6 +17,7 @@ from .account import check_account
 from .batch_id import warn_unknown
 from .collect import collect
 from .outcome import BatchWait, Moved, Outcome, Waiting
+from .telemetry import doing, lane_labels, tell_poll_error
 
 log = logger(__name__)
 
@@ -33,7 +34,11 @@ def wait(ports: Ports, shard: Shard) -> Outcome:
         return Moved()
     now = ports.clock.now()
     provider = ports.provider(plan.provider, plan.connection)
-    state = provider.poll(attempt.batch_id)
+    try:
+        state = provider.poll(attempt.batch_id)
+    except NightbatchError as error:
+        tell_poll_error(ports, shard, error)
+        raise
     if state.status is BatchStatus.NOT_FOUND:
         check_account(provider, shard, attempt)
     last_seen = attempt.gone_since_utc or now
@@ -41,7 +46,8 @@ def wait(ports: Ports, shard: Shard) -> Outcome:
     if decision.next is Next.COLLECT and state.problem and not state.result_files:
         return _set_aside(ports, attempt, state)
     if decision.next is Next.COLLECT:
-        return collect(ports, shard, state)
+        with doing(ports, "collect", shard):
+            return collect(ports, shard, state)
     if decision.next is Next.REQUEUE:
         log.info("wait: %s", decision.reason)
         pause = timedelta(seconds=ports.settings.queue_wait_s)
@@ -56,7 +62,7 @@ def wait(ports: Ports, shard: Shard) -> Outcome:
     if shard.problem:
         ports.ledger.note_problem(plan.ref, "", "")
     warn_unknown(state, before=attempt.vendor_status)
-    waiting = _wait_for(attempt, state, plan.provider, plan.connection, ports.settings, now, decision.reason)
+    waiting = _wait_for(attempt, state, plan, ports.settings, now, decision.reason)
     return replace(waiting, overdue_since=decision.overdue_since)
 
 
@@ -83,16 +89,16 @@ def _set_aside(ports: Ports, attempt: Attempt, state: BatchState) -> Outcome:
 def _wait_for(
     attempt: Attempt,
     state: BatchState,
-    provider: str,
-    connection: str,
+    plan: ShardPlan,
     settings: Settings,
     now: datetime,
     reason: str,
 ) -> Waiting:
     created = attempt.created_utc or attempt.intent_utc
     until = now + next_poll(settings, batch_id=state.batch_id, age=now - created)
+    batch = BatchWait(plan.provider, plan.connection, state.batch_id, created, lane_labels(plan))
     log.info("wait: %s; looks again at %s UTC", reason, f"{until:%H:%M:%S}")
-    return Waiting(until, reason, BatchWait(provider, connection, state.batch_id, created))
+    return Waiting(until, reason, batch)
 
 
 def next_poll(settings: Settings, *, batch_id: str, age: timedelta) -> timedelta:

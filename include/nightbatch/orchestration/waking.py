@@ -1,0 +1,47 @@
+"""What passes between a task that waits and the trigger that wakes it up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nightbatch.core.batch import BatchState, BatchStatus
+from nightbatch.core.ids import ShardRef
+from nightbatch.ports import Ports
+from nightbatch.steps.outcome import Waiting
+
+from .trigger import ShardTrigger
+from .versions import warn_of_triggerer
+from .windows import instant
+
+
+def note_look(ports: Ports, ref: ShardRef, event: Mapping[str, str]) -> None:
+    """
+    Note in the ledger when the trigger last saw the batch.
+
+    It waited for hours and wrote nothing; without this, one 404 now would look like the end of a long absence.
+    """
+    warn_of_triggerer(event)
+    if not event.get("seen_utc"):
+        return
+    attempt = ports.ledger.shard(ref).current
+    if attempt is not None and attempt.batch_id == event["batch_id"]:
+        state = BatchState(event["batch_id"], BatchStatus.RUNNING, attempt.vendor_status)
+        ports.ledger.note_seen(attempt.attempt_id, state, now=instant(event["seen_utc"]))
+
+
+def trigger_for(waiting: Waiting, ports: Ports, *, about: str) -> ShardTrigger:
+    """Give what wakes a task up that waits; `about` names job, run and shard in the triggerer's log."""
+    batch = waiting.batch
+    if batch is None:
+        return ShardTrigger(until=waiting.until.isoformat())
+    return ShardTrigger(
+        until=waiting.until.isoformat(),
+        provider=batch.provider,
+        connection=batch.connection,
+        batch_id=batch.batch_id,
+        created=batch.created_utc.isoformat(),
+        poll_from_s=ports.settings.poll_from_s,
+        poll_to_s=ports.settings.poll_to_s,
+        about=about,
+        labels=dict(batch.labels),
+    )
