@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +17,7 @@ from airflow.providers.openlineage.plugins.listener import OpenLineageListener
 from airflow.sdk.listener import get_listener_manager
 from airflow.sdk.observability import stats as task_stats
 from airflow.sdk.observability.metrics import stats_utils as task_utils
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_DELTA as DELTA
 
 from nightbatch.core import metrics
 from nightbatch.core.metrics import METRICS
@@ -21,7 +25,7 @@ from nightbatch.errors import ProviderBusy
 from nightbatch.orchestration import ages
 from nightbatch.orchestration.telemetry import task_telemetry
 from tests.orchestration.night import Night
-from tests.receivers import Statsd, lineage_receiver, statsd_receiver
+from tests.receivers import Statsd, lineage_receiver, otlp_receiver, statsd_receiver
 
 RECORDS = [(f"k{n}", f"text {n}", "2026-11-20") for n in range(4)]
 LANE = {"job_name": "night", "provider": "openai", "model": "gpt-5-mini", "lane": "vendor/batch"}
@@ -111,6 +115,40 @@ def test_a_triggerer_tells_the_age_of_its_oldest_batch_and_looks_that_fail(stats
     assert received.gauges() == {"airflow.nightbatch.batch_age": [7200, 7200, 7260, 0]}
     error = frozenset({**LANE, "error": "ProviderBusy"}.items())
     assert received.counters() == {("airflow.nightbatch.poll_errors", error): 1}
+
+
+TASK = """
+from airflow.sdk.observability import stats
+from airflow.sdk.observability.metrics import stats_utils
+
+from nightbatch.core import metrics
+from nightbatch.orchestration.telemetry import task_telemetry
+
+stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=True)
+telemetry, lane = task_telemetry(), {"job_name": "night", "provider": "openai", "model": "m", "lane": "c/batch"}
+for usd in (0.25, 0.5):
+    telemetry.emit(metrics.COST, usd, lane)
+telemetry.emit(metrics.TURNAROUND, 90, lane)
+telemetry.emit(metrics.BATCH_AGE, 7.5, lane)
+"""
+"""What a task does of it: Airflow sets its stats up, and they are sent when the process ends."""
+
+
+def test_airflows_opentelemetry_sends_what_a_task_adds_and_the_whole_distribution() -> None:
+    with otlp_receiver() as otlp:
+        told = {
+            "AIRFLOW__METRICS__OTEL_ON": "True",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": otlp.endpoint,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta",
+        }
+        subprocess.run([sys.executable, "-c", TASK], env={**os.environ, **told}, timeout=60, check=True)
+
+    lane = frozenset({"job_name": "night", "provider": "openai", "model": "m", "lane": "c/batch"}.items())
+    assert otlp.sums() == {("airflow.nightbatch.cost_usd", lane): 0.75}
+    assert {metric.sum.aggregation_temporality for metric in otlp.metrics if metric.HasField("sum")} == {DELTA}
+    assert otlp.histograms()["airflow.nightbatch.batch_turnaround"].sum == 90_000
+    assert otlp.gauges() == {"airflow.nightbatch.batch_age": 7.5}
 
 
 # --- lineage --------------------------------------------------------------------------------------------------
