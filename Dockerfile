@@ -1,4 +1,4 @@
-# Airflow with nightbatch, for docker-compose.yaml. Exactly the versions of uv.lock; Celery on top, held to them.
+# Airflow with nightbatch, for docker-compose.yaml. Exactly the versions of uv.lock.
 # Held against the project by tests/test_deploy_files.py. The commands of its first stage were run outside a container;
 # the image has not been built.
 
@@ -12,9 +12,7 @@ ENV UV_PROJECT_ENVIRONMENT=/opt/nightbatch/.venv \
 WORKDIR /build
 COPY pyproject.toml uv.lock README.md LICENSE ./
 COPY include/nightbatch include/nightbatch
-RUN uv sync --locked --no-dev --extra all --no-editable \
- && uv export --locked --no-dev --extra all --no-hashes --no-emit-project --output-file locked.txt \
- && uv pip install --python /opt/nightbatch/.venv --constraints locked.txt 'apache-airflow-providers-celery==3.26.0'
+RUN uv sync --locked --no-dev --extra all --group celery --no-editable
 
 FROM python:3.12.12-slim-bookworm
 

@@ -12,16 +12,22 @@ LIMIT ?=
 
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-faults test-others check docs golden clean setup format
+.PHONY: demo cluster test test-cluster test-faults test-others check docs golden clean setup format
 
 demo: setup ## Run two real nightly jobs in a real Airflow, on this machine alone; EXIT=1 stops by itself
 	@exec env $(if $(VENDORS),VENDORS=$(VENDORS)) $(BIN)/python -m nightbatch.demo $(if $(EXIT),--exit) $(if $(LIMIT),--limit $(LIMIT))
 
+cluster: setup ## The same on PostgreSQL, Redis, S3 and two Celery workers, as docker-compose.yaml has it; EXIT=1 as above
+	@exec $(BIN)/python -m nightbatch.demo --workers 2 $(if $(EXIT),--exit) $(if $(LIMIT),--limit $(LIMIT))
+
 # The quick tests run side by side; those that start whole stacks run alone, since some of them watch the clock.
 test: setup ## Run every test
-	$(BIN)/python -m pytest -m "not stack and not live and not faults" -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "not stack and not live and not faults and not cluster" -n 2 --dist worksteal
 	$(BIN)/python -m pytest -m "stack and not faults"
 	@$(MAKE) --no-print-directory test-others
+
+test-cluster: setup ## Run a job on Redis and two Celery workers, and kill one; needs Redis (apt-get install redis-server)
+	$(BIN)/python -m pytest -m cluster
 
 # Cells are independent of each other, but for those that share one running Airflow: tests/faults/conftest.py says how.
 test-faults: setup ## Kill every process at every point, and let the vendor misbehave; ends with a table of all cells

@@ -39,7 +39,10 @@ def main() -> int:
             options.folder, on_progress=lambda text: _tell(console, began, text), end_with=[os.getppid()]
         ) as stack:
             installation = install(
-                stack, is_real=options.vendors == "real", tell=lambda text: _tell(console, began, text)
+                stack,
+                is_real=options.vendors == "real",
+                workers=options.workers,
+                tell=lambda text: _tell(console, began, text),
             )
             broken = _two_jobs(console, installation, options)
             _say_where(console, stack.folder, installation, time.monotonic() - began)
@@ -58,6 +61,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--exit", action="store_true", help="stop when both jobs have ended")
     parser.add_argument("--json", type=Path, help="write the figures into this file too, for machines")
     parser.add_argument("--vendors", choices=["emulator", "real"], default=os.environ.get("VENDORS") or "emulator")
+    parser.add_argument("--workers", type=int, default=0, help="Celery workers; 0 runs tasks beside the scheduler")
     parser.add_argument("--limit", type=int, default=None, help="records a job; for a first look with real vendors")
     return parser.parse_args()
 

@@ -17,6 +17,7 @@ from nightbatch.demo import reviews
 from nightbatch.demo.services.airflow import AirflowServer
 from nightbatch.demo.services.airflow_settings import AirflowSettings
 from nightbatch.demo.services.airflow_supervisor import PRELOAD
+from nightbatch.demo.services.celery import CeleryWorker, celery_settings
 from nightbatch.demo.services.http_command import HttpCommand
 from nightbatch.demo.services.mail import MailSink
 from nightbatch.demo.services.postgres import PostgresServer
@@ -63,6 +64,8 @@ class Installation:
     warehouse_url: str
     environment: Mapping[str, str]
     is_real: bool
+    workers: tuple[CeleryWorker, ...] = ()
+    """Where tasks run with CeleryExecutor; none with LocalExecutor, whose tasks run beside the scheduler."""
 
     @property
     def connections(self) -> Connections:
@@ -82,6 +85,7 @@ def install(
     batch_seconds: float = 6.0,
     dags_folder: Path = PROJECT / "dags",
     extra: Mapping[str, str] | None = None,
+    workers: int = 0,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Installation:
     """
@@ -90,7 +94,7 @@ def install(
     Ledger, warehouse, buckets, Airflow's own database, mails and messages are made anew, so that each demo begins
     with the first night, and no run of an earlier one goes on in it. With `is_real` the vendors are the real ones,
     with the keys of the environment, and money is spent. `extra` are more variables for Airflow and its tasks, which
-    win over ours.
+    win over ours. With `workers`, Redis and so many Celery workers run the tasks, each in a working folder of its own.
     """
     postgres, s3, mail, slack = stack.start_stores_and_sinks()
     postgres.drop_database(METADATA_DATABASE)
@@ -120,6 +124,9 @@ def install(
     reviews.load_warehouse(warehouse)
     reviews.load_bucket(ObjectStore(f"s3://{BUCKET}/incoming", from_environment(variables)("aws_default")))
     open_ledger(settings_from(environment))
+    if workers:
+        metadata = postgres.create_database(METADATA_DATABASE)
+        environment |= celery_settings(stack.start_redis(), metadata)
     airflow = stack.start_airflow(
         postgres,
         dags_folder=dags_folder,
@@ -127,7 +134,8 @@ def install(
         connections=connections,
         settings=lambda chosen: _with(chosen, environment),
     )
-    return Installation(airflow, postgres, s3, mail, slack, warehouse, {**environment, **variables}, is_real)
+    at_work = tuple(stack.start_workers(airflow, workers))
+    return Installation(airflow, postgres, s3, mail, slack, warehouse, {**environment, **variables}, is_real, at_work)
 
 
 def _with(chosen: AirflowSettings, environment: Mapping[str, str]) -> AirflowSettings:

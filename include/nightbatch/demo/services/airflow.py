@@ -86,6 +86,11 @@ class AirflowServer:
         self._port.release()
         return monotonic_s() - self._started_s
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Give the environment that all its parts have, for a worker that runs beside them."""
+        return airflow_environment(self.settings, port=self._port.number)
+
     def components(self) -> dict[str, dict[str, Any]]:
         """Tell each part's `pid` and `exit_code` (null while it runs)."""
         try:

@@ -43,6 +43,8 @@ class Command:
     """Paths the account must be able to reach."""
     leaves_behind: list[Path] = field(default_factory=list)
     """Files outside its folder that it forgets to remove."""
+    cwd: Path | None = None
+    """Its working folder; ours where it is not said."""
 
 
 class ServiceProcess:
@@ -69,6 +71,7 @@ class ServiceProcess:
         process._guard = subprocess.Popen(  # noqa: S603 - our own command line
             process._guard_argv(),
             env=dict(command.env),
+            cwd=command.cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=process.log.open("ab"),

@@ -21,11 +21,13 @@ from typing import Protocol, TypeVar
 import psutil
 
 from nightbatch.demo.services.airflow import AirflowServer, AirflowSettings
+from nightbatch.demo.services.celery import CeleryWorker
 from nightbatch.demo.services.family import runs
 from nightbatch.demo.services.http_command import HttpCommand
 from nightbatch.demo.services.mail import MailSink
 from nightbatch.demo.services.postgres import PostgresServer
 from nightbatch.demo.services.process import ServiceProcess, end_leftover
+from nightbatch.demo.services.redis import RedisServer
 from nightbatch.demo.services.s3 import S3Server
 from nightbatch.demo.services.slack import SlackSink
 from nightbatch.demo.services.waiting import pause
@@ -110,6 +112,21 @@ class Stack:
     def start_slack(self) -> SlackSink:
         """Start the Slack sink."""
         return self._start("slack", lambda folder, tell: SlackSink.start(folder))
+
+    def start_redis(self) -> RedisServer:
+        """Start the Redis server. Raises RedisMissing where none is installed."""
+        return self._start("redis", lambda folder, tell: RedisServer.start(folder))
+
+    def start_workers(self, airflow: AirflowServer, count: int, *, slots: int = 4) -> list[CeleryWorker]:
+        """Start Celery workers `worker-0`, `worker-1`, … and wait until all take tasks; about 10 s."""
+
+        def start(folder: Path, tell: Progress) -> CeleryWorker:
+            return CeleryWorker.start(folder, environment=airflow.environment, slots=slots)
+
+        workers = [self._start(f"worker-{number}", start) for number in range(count)]
+        for worker in workers:
+            worker.wait_until_ready()
+        return workers
 
     def start_http_command(
         self,
