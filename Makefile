@@ -31,7 +31,7 @@ test-cluster: setup ## Run a job on Redis and two Celery workers, and kill one; 
 
 # Cells are independent of each other, but for those that share one running Airflow: tests/faults/conftest.py says how.
 test-faults: setup ## Kill every process at every point, and let the vendor misbehave; ends with a table of all cells
-	$(BIN)/python -m pytest tests/faults -n 2 --dist loadscope
+	$(BIN)/python -m pytest tests/faults -n 3 --dist loadscope
 
 # What does not touch Airflow or a server runs on the other Pythons of this machine too; dying at every call, which takes
 # minutes and asks nothing of a Python, does not.
