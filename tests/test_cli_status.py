@@ -8,7 +8,7 @@ from nightbatch import cli_status, flow
 from nightbatch.core.money import Usage
 from nightbatch.core.result import Outcome, Result
 from nightbatch.core.shard import ShardState
-from nightbatch.errors import RunIncomplete
+from nightbatch.errors import BadSink, RunIncomplete, RunUnloaded
 from nightbatch.steps.submit import submit
 from tests.memory_stack import NIGHT, Stack, job_of
 
@@ -50,3 +50,23 @@ def test_a_shard_that_waits_for_others_says_for_which_budget(capsys: pytest.Capt
 
     assert "budget_day_usd is 0.0022 USD; on 2026-11-21 0.0000 are spent and 0.00" in page
     assert "waits for what other shards give back (1 shard)" in page
+
+
+def test_a_run_whose_answers_the_sink_did_not_take_says_why(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = Stack(RECORDS)
+
+    def refuse(*_: object) -> None:
+        raise BadSink("the table", problem="it is gone", remedy="Make it again.")
+
+    with monkeypatch.context() as broken, pytest.raises(RunUnloaded, match="6 rows came back, are paid and kept"):
+        broken.setattr(stack.sink, "merge", refuse)
+        flow.run(stack.ports(), job_of(), NIGHT)
+
+    page = told(stack, capsys)
+    assert "waits for sink the table: it is gone. Make it again. (2 shards)" in page
+    assert "next if no process runs it, run the window again" in page
+
+    assert flow.run(stack.ports(), job_of(), NIGHT).merged == 6
+    assert set(stack.vendor.billed.values()) == {1}

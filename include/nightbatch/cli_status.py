@@ -113,6 +113,7 @@ def _waits_for(shards: Sequence[Shard], now: datetime) -> str:
     parts = [_batch_words(shard, now) for shard in shards if shard.state in (ShardState.OPEN, ShardState.SUBMITTING)]
     more = f"; and {len(parts) - 3} more" if len(parts) > 3 else ""
     held = Counter(_held_words(shard) for shard in shards if shard.state is ShardState.HELD)
+    held.update(shard.problem for shard in shards if shard.state is ShardState.COLLECTED and shard.problem)
     held.update(f"{shard.waits_for}" for shard in shards if shard.state is ShardState.SEALED and shard.waits_for)
     queued = Counter(shard.plan.provider for shard in shards if shard.not_before_utc and shard.not_before_utc > now)
     parts = parts[:3]
