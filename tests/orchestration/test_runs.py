@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from nightbatch import flow
+from nightbatch.adapters.connections import from_environment
+from nightbatch.adapters.registry import open_ports, settings_from
 from nightbatch.errors import AccountTrouble, StorageUnavailable
+from nightbatch.orchestration.tasks import BatchSensor
 from nightbatch.steps.release import discard
 from tests.orchestration.night import NEXT_NIGHT, NIGHT, WEEK, Night, utc, window
 
@@ -54,6 +58,35 @@ def test_waiting_holds_no_worker_and_spends_no_try(night: Night) -> None:
 
     (looks,) = [count for what, count in night.vendor_state()["requests"].items() if "retrieve" in what]
     assert looks > 3
+    assert set(ended.tries.values()) <= {0, 1}
+
+
+def test_shards_that_wait_in_line_at_the_vendor_hold_no_worker_and_spend_no_try(
+    make_night: Callable[..., Night], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue takes one batch, and that of another job is in it until one of ours was seen to wait for it."""
+    night = make_night(ledger="postgres")
+    night.fill(RECORDS)
+    vendor = json.loads(night.env["AIRFLOW_CONN_VENDOR"]) | {"extra": {"queue": {"batches": 1}}}
+    monkeypatch.setenv("AIRFLOW_CONN_VENDOR", json.dumps(vendor))
+    other = night.job(name="other", sink={"table": "others", "connection": "warehouse"}, shard={"max_rows": 8})
+    ports = open_ports(other, settings_from(night.env), from_environment(os.environ))
+    plan = flow.prepare(ports, other, window(NIGHT))
+    flow.advance(ports, other, plan.shards[0].ref)
+    defer, batches = BatchSensor.defer, list[int]()
+
+    def deferred(task: BatchSensor, **how: Any) -> None:
+        if not batches:
+            assert [shard.ref.name for shard in night.ledger.queue()] == ["r0-s000"]
+            batches.append(len(night.batches()))
+            flow.run(ports, other, window(NIGHT))
+        defer(task, **how)
+
+    monkeypatch.setattr(BatchSensor, "defer", deferred)
+    ended = night.test(night.dag())
+
+    assert (batches, len(night.batches())) == ([1], 4)
+    assert (ended.state, night.answers(), night.answers("others")) == ("success", ALL, ALL)
     assert set(ended.tries.values()) <= {0, 1}
 
 
