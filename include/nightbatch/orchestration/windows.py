@@ -107,7 +107,7 @@ def window_of(context: Mapping[str, Any]) -> Window:
         problem = Problem(
             "window",
             "only one end of the window is given" if start or end else "this run has no data interval",
-            "Give both Window start and Window end, or trigger the run with a logical date.",
+            "Give both Window start and Window end. (A job with a schedule takes its window from the logical date.)",
         )
         raise JobInvalid("the trigger form", [problem])
     return _window(plain(first), plain(last))
