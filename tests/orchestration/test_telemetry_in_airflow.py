@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from airflow.listeners.listener import get_listener_manager as core_listener_manager
 from airflow.observability import stats as trigger_stats
 from airflow.observability.metrics import stats_utils as trigger_utils
 from airflow.providers.openlineage import conf as lineage_conf
@@ -157,13 +158,17 @@ def test_airflows_opentelemetry_sends_what_a_task_adds_and_the_whole_distributio
 @pytest.fixture
 def lineage(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
     """Give the events that OpenLineage's provider emits, with its own listener in Airflow's listener manager."""
+    # Plugins are loaded once a process: loaded while a receiver is set, OpenLineage's would listen to all later tests
+    # too, in a pool of processes that outlives them.
+    manager = get_listener_manager()
+    assert not core_listener_manager().has_listeners
     with lineage_receiver() as (address, events):
         transport = f'{{"type": "http", "url": "{address}"}}'
         monkeypatch.setenv("AIRFLOW__OPENLINEAGE__TRANSPORT", transport)
         # A test that is forked takes its servers and threads along; in a task it is the default to fork.
         monkeypatch.setenv("AIRFLOW__OPENLINEAGE__EXECUTE_IN_THREAD", "True")
         _forget_settings()
-        listener, manager = OpenLineageListener(), get_listener_manager()
+        listener = OpenLineageListener()
         manager.add_listener(listener)
         yield events
         manager.pm.unregister(listener)
