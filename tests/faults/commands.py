@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import resource
 import sys
@@ -13,24 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-LOADED = (
-    "nightbatch.cli",
-    "nightbatch.flow",
-    "nightbatch.adapters.ledger_sql",
-    "nightbatch.adapters.ledger_migrate",
-    "nightbatch.adapters.object_store",
-    "nightbatch.adapters.prices",
-    "nightbatch.adapters.notifiers.slack",
-    "nightbatch.adapters.providers.anthropic_client",
-    "nightbatch.adapters.providers.openai_client",
-    "nightbatch.adapters.sinks.files",
-    "nightbatch.adapters.sources.files",
-    "pyarrow.parquet",
-)
-"""What a command needs three seconds to import."""
-
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(list(LOADED))
+from tests.faults.forked import server
 
 
 @dataclass
@@ -81,7 +63,7 @@ def begin(
     out, err = folder / f"command-{number}.out", folder / f"command-{number}.err"
     out.touch()
     err.touch()
-    process = _context.Process(target=_run, args=(list(words), folder, dict(environ), out, err, largest_file_bytes))
+    process = server().Process(target=_run, args=(list(words), folder, dict(environ), out, err, largest_file_bytes))
     process.start()
     return Command(process, out, err)
 

@@ -12,40 +12,50 @@ import multiprocessing
 import os
 import sys
 from functools import cache
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PRELOAD = (
-    "alembic.command", "anthropic", "boto3", "genai_prices", "httpx2", "jsonschema_rs", "obstore", "openai", "psycopg",
-    "pyarrow.parquet", "nightbatch.adapters.ledger_sql", "nightbatch.adapters.notifiers.mail",
-    "nightbatch.adapters.notifiers.slack", "nightbatch.adapters.object_store", "nightbatch.adapters.prices",
+    "alembic.command", "alembic.config", "anthropic", "boto3", "genai_prices.data", "httpcore2", "httpx2",
+    "jsonschema_rs", "obstore", "openai", "pandas", "psycopg", "pyarrow.parquet", "nightbatch.adapters.clock",
+    "nightbatch.adapters.ledger_sql", "nightbatch.adapters.notifiers.mail", "nightbatch.adapters.notifiers.slack",
+    "nightbatch.adapters.object_store", "nightbatch.adapters.prices",
     "nightbatch.adapters.providers.anthropic_client", "nightbatch.adapters.providers.openai_client",
-    "nightbatch.adapters.sinks.postgres", "nightbatch.adapters.sources.postgres", "nightbatch.cli", "nightbatch.flow",
-    "tests.faults.forked", "tests.faults.victim",
+    "nightbatch.adapters.registry", "nightbatch.adapters.sinks.files", "nightbatch.adapters.sinks.postgres",
+    "nightbatch.adapters.sources.files", "nightbatch.adapters.sources.postgres", "nightbatch.adapters.telemetry",
+    "nightbatch.cli", "nightbatch.flow", "tests.faults.forked", "tests.faults.victim",
+    "tests.faults.frozen",
 )  # fmt: skip
-"""Modules only: no connection, no thread, nothing that a fork must not inherit."""
+"""
+Modules only: no connection, no thread, nothing that a fork must not inherit. pandas is imported by pyarrow.
+
+The last one makes the garbage collector pass over all of them, or each fork would copy what it only looks at.
+"""
 
 SERVER_ID = os.getpid()
 """In a process that was forked from the server: the server's id, since it imported this."""
 
 
 @cache
-def _server() -> ForkServerContext:
+def server() -> ForkServerContext:
+    """Start the server, once, and give what makes processes by it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOAD))
+    # The server finds its modules by this.
+    before, os.environ["PYTHONPATH"] = os.environ.get("PYTHONPATH", ""), str(ROOT)
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ["PYTHONPATH"] = before
     return context
 
 
 def begin(words: list[str], *, at: str, folder: Path, environ: dict[str, str], number: int) -> ForkServerProcess:
     """Begin a command of `nightbatch` in a process of its own; what it says goes to `number.out` and `number.err`."""
-    # The server is started with the first process, and finds its modules by this.
-    before, os.environ["PYTHONPATH"] = os.environ.get("PYTHONPATH", ""), str(ROOT)
-    try:
-        process = _server().Process(target=_carry_out, args=(words, at, str(folder), environ, number), daemon=True)
-        process.start()
-    finally:
-        os.environ["PYTHONPATH"] = before
+    process = server().Process(target=_carry_out, args=(words, at, str(folder), environ, number), daemon=True)
+    process.start()
     return process
 
 
