@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -29,6 +31,29 @@ def test_rows_come_back_as_they_were_written(rows) -> None:
     assert list(read_rows(store, "a.parquet", ("sends",))) == [(sends,) for _, sends in rows]
     assert out.count == len(rows)
     assert out.sha256 == hashlib.sha256(store.files["a.parquet"]).hexdigest()
+
+
+OF_ANY_TYPE = {
+    pa.string(): st.text(),
+    pa.int32(): st.integers(-(2**31), 2**31 - 1),
+    pa.int64(): st.integers(-(2**63), 2**63 - 1),
+    pa.decimal128(18, 9): st.decimals(-(10**9) + 1, 10**9 - 1, places=9),
+    pa.timestamp("us", tz="UTC"): st.datetimes(
+        *map(datetime.fromisoformat, ("1700-01-01", "2200-01-01")), timezones=st.just(UTC)
+    ),
+}
+
+
+@pytest.mark.parametrize("type_", OF_ANY_TYPE, ids=str)
+def test_values_are_those_that_arrow_itself_would_read(type_: pa.DataType) -> None:
+    @UNHURRIED
+    @given(st.lists(st.none() | OF_ANY_TYPE[type_]))
+    def hold(values: list[Any]) -> None:
+        batch = to_batch([(value,) for value in values], pa.schema([("a", type_)]))
+
+        assert batch.column(0) == pa.array(values, type_)
+
+    hold()
 
 
 def test_many_rows_are_read_a_few_at_a_time() -> None:
