@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PRELOAD = (
     "alembic.command", "alembic.config", "anthropic", "boto3", "genai_prices.data", "httpcore2", "httpx2",
-    "jsonschema_rs", "obstore", "openai", "pandas", "psycopg", "pyarrow.parquet", "nightbatch.adapters.clock",
+    "jsonschema_rs", "obstore", "openai", "psycopg", "pyarrow.compute", "pyarrow.parquet", "nightbatch.adapters.clock",
     "nightbatch.adapters.ledger_sql", "nightbatch.adapters.notifiers.mail", "nightbatch.adapters.notifiers.slack",
     "nightbatch.adapters.object_store", "nightbatch.adapters.prices",
     "nightbatch.adapters.providers.anthropic_client", "nightbatch.adapters.providers.openai_client",
@@ -29,7 +29,7 @@ PRELOAD = (
     "tests.faults.frozen",
 )  # fmt: skip
 """
-Modules only: no connection, no thread, nothing that a fork must not inherit. pandas is imported by pyarrow.
+Modules only: no connection, no thread, nothing that a fork must not inherit.
 
 The last one makes the garbage collector pass over all of them, or each fork would copy what it only looks at.
 """
