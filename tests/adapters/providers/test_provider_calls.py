@@ -45,12 +45,16 @@ def test_a_connection_points_where_airflow_users_expect(fields, expected):
     assert base_url(connection, client_kwargs="kwargs", default="https://default") == expected
 
 
-@pytest.mark.parametrize(
-    ("provider", "variable"), [(OpenAIProvider, "OPENAI_API_KEY"), (AnthropicProvider, "ANTHROPIC_API_KEY")]
-)
-def test_a_connection_without_a_key_names_the_variable(provider, variable):
-    with pytest.raises(ConnectionInvalid, match=variable):
-        provider(Connection("c", "x"), request_timeout_s=1)
+@pytest.mark.parametrize("provider", [OpenAIProvider, AnthropicProvider])
+def test_a_connection_without_a_key_names_the_variable(provider):
+    with pytest.raises(ConnectionInvalid, match=f"{provider.name.upper()}_API_KEY"):
+        provider(Connection("c", provider.name), request_timeout_s=1)
+
+
+@pytest.mark.parametrize("provider", [OpenAIProvider, AnthropicProvider])
+def test_a_connection_of_another_type_is_refused_before_its_password_goes_anywhere(provider):
+    with pytest.raises(ConnectionInvalid, match=f"it is of type postgres, and {provider.name} is needed"):
+        provider(Connection("warehouse", "postgres", host="db", password="secret"), request_timeout_s=1)
 
 
 def test_links_lead_to_the_vendors_own_pages():
