@@ -14,6 +14,7 @@ from nightbatch.adapters.memory import StaticPrices
 from nightbatch.core.money import Usage
 from nightbatch.core.request import Messages
 from nightbatch.core.result import ErrorKind, Finish, Outcome, Result
+from nightbatch.core.shard import ShardState
 from nightbatch.core.window import Window
 from nightbatch.errors import BatchVanished, JobInvalid, RunFailed, RunIncomplete, StaleAttempt, StorageUnavailable
 from nightbatch.flow import Options
@@ -374,6 +375,29 @@ def test_answers_go_where_the_sealed_job_says_also_when_its_file_was_edited_mean
     flow.run(stack.ports(sink=sink), job_of(sink={"files": "memory/elsewhere"}), NIGHT)
 
     assert set(asked) == {"memory/answers"}
+
+
+def test_a_sink_that_is_away_keeps_nobody_from_collecting_what_is_paid(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = Stack(RECORDS)
+    stack.provider.ends_at_once = False
+    plan = flow.prepare(stack.ports(), job_of(), NIGHT)
+    for shard in plan.shards:
+        flow.advance(stack.ports(), job_of(), shard.ref)
+    stack.provider.ends_at_once = True
+
+    def away(*_: object) -> None:
+        raise StorageUnavailable("the table", cause="no route to it")
+
+    with monkeypatch.context() as broken:
+        for name in ("prepare", "merge"):
+            broken.setattr(stack.sink, name, away)
+        assert flow.prepare(stack.ports(), job_of(), NIGHT) == plan
+        for shard in plan.shards:
+            with pytest.raises(StorageUnavailable):
+                flow.advance(stack.ports(), job_of(), shard.ref)
+        assert {shard.state for shard in stack.ledger.shards(plan.run)} == {ShardState.COLLECTED}
+
+    assert flow.run(stack.ports(), job_of(), NIGHT).merged == 8
 
 
 def test_a_dag_that_lost_rounds_mid_run_leaves_no_row_to_a_round_that_never_comes() -> None:

@@ -124,15 +124,27 @@ def prepare(
         sealed = ports.ledger.sealed(run.run, 0)
         if sealed is not None and run.state == "open":
             ports.ledger.resume(run.run, now=ports.clock.now())
-        if run.state == "open":
-            # Also of a plan that is sealed: its tables may have gone since, which is why it is run again.
-            ports.sink(sealed_job(ports, run.run) if sealed else job).prepare(context_of(run))
+        if sealed is not None and run.state == "open":
+            _mend_sink(ports, run)
         if sealed is None:
+            ports.sink(job).prepare(context_of(run))
             with doing_run(ports, "prepare", run.run):
                 sealed = seal_plan(ports, job, run, past, options, watch)
             log.info("prepare: %s requests in %d shards", f"{sealed.facts['counts']['requests']:,}", len(sealed.shards))
         bury(ports, unsealed(sealed.facts, run=sealed.run), sealed)
     return sealed
+
+
+def _mend_sink(ports: Ports, run: Run) -> None:
+    """
+    Make tables anew that went away since the plan was sealed, which may be why it is run again.
+
+    A sink that cannot be written keeps nobody from collecting what is paid; the load will say it.
+    """
+    try:
+        ports.sink(sealed_job(ports, run.run)).prepare(context_of(run))
+    except (StorageUnavailable, Terminal) as error:
+        log.warning("prepare: what comes back cannot be loaded yet: %s", error)
 
 
 def _decide(ports: Ports, past: Past, options: Options) -> None:
