@@ -9,6 +9,8 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from nightbatch.core.arrow import text_array
+
 Span = tuple[int, int]
 """Where something that must not leave begins and ends in a text, in characters."""
 
@@ -54,12 +56,9 @@ def sendable(text: str) -> str:
 
 
 def _marked(texts: Sequence[str], pattern: str) -> list[str]:
-    import pyarrow as pa  # here, so that only jobs that redact pay for it
-    import pyarrow.compute as pc
+    import pyarrow.compute as pc  # here, so that only jobs that redact pay for it
 
-    builder = pa.lib.StringBuilder()  # pa.array(list) would import pandas where it is installed
-    builder.append_values(list(texts))
-    marked = pc.replace_substring_regex(builder.finish(), pattern=pattern, replacement=rf"{_MARK}\0{_MARK}")
+    marked = pc.replace_substring_regex(text_array(texts), pattern=pattern, replacement=rf"{_MARK}\0{_MARK}")
     found: list[str] = marked.to_pylist()
     return found
 

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
+from nightbatch.core.arrow import text_array
 from nightbatch.ports import Store
 
 ROWS_AT_A_TIME = 1_000
@@ -73,15 +74,9 @@ def to_batch(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch
 
 
 def _array(values: Iterable[Any], type_: pa.DataType) -> pa.Array:
-    # Not `pa.array(list)`, which imports pandas where it is installed: a second of CPU and 45 MB.
-    import pyarrow.compute as pc
-
-    builder = pa.lib.StringBuilder()
     if pa.types.is_string(type_):
-        builder.append_values(list(values))
-        return builder.finish()
-    builder.append_values([value if value is None else _text(value) for value in values])
-    return pc.cast(builder.finish(), type_)
+        return text_array(values)
+    return text_array((value if value is None else _text(value) for value in values), type_)
 
 
 def _text(value: Any) -> str:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightbatch.adapters.sql_names import OURS, column_names, free_name
+from nightbatch.core.arrow import text_array
 from nightbatch.ports import SinkContext
 
 WHOLE = "answer"
@@ -127,7 +128,7 @@ def typed_batch(
     schema = sink_schema(columns, key_column=key_column)
     for field in schema:
         if field.name in given:
-            arrays.append(_array(given[field.name], field.type))
+            arrays.append(text_array(given[field.name], field.type))
         elif field.name in constants:
             arrays.append(constant(constants[field.name], len(answers), field.type))
         else:
@@ -281,11 +282,4 @@ def context_texts(context: SinkContext) -> dict[str, str]:
 
 def constant(text: str, count: int, type_: pa.DataType) -> pa.Array:
     """Give an array of one value."""
-    return _array([text] * count, type_)
-
-
-def _array(texts: list[str | None], type_: pa.DataType) -> pa.Array:
-    # Not `pa.array(list)`, which imports pandas where it is installed: a second of CPU and 45 MB.
-    builder = pa.lib.StringBuilder()
-    builder.append_values(texts)
-    return pc.cast(builder.finish(), type_)
+    return text_array([text] * count, type_)

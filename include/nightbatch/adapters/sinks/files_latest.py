@@ -19,6 +19,7 @@ from nightbatch.adapters.sinks.columns import ARROW_TYPES, BOOKKEEPING, Kind
 from nightbatch.adapters.sinks.files_layout import parts_of, rank_of, read_marker
 from nightbatch.adapters.sources.formats import format_of, read_whole
 from nightbatch.adapters.sources.pieces import Wanted
+from nightbatch.core.arrow import text_array
 from nightbatch.errors import BadSink, BadSource
 from nightbatch.ports import Connection, GivenAnswer, HeldAnswer
 
@@ -112,7 +113,7 @@ def _gather(store: ObjectStore, names: list[str], key_column: str, target: Path)
     with pq.ParquetWriter(target, schema, compression="zstd", use_dictionary=False) as writer:
         for rank, name in enumerate(names):
             for pairs in pairs_of(store, name, key_column):
-                columns = [_texts([key for key, _ in pairs]), _texts([fingerprint for _, fingerprint in pairs])]
+                columns = [text_array([key for key, _ in pairs]), text_array([fingerprint for _, fingerprint in pairs])]
                 ranks = whole_numbers(array("q", [rank]) * len(pairs))
                 writer.write_batch(pa.RecordBatch.from_arrays([*columns, ranks], schema=schema))
 
@@ -141,7 +142,7 @@ def _read_lines(content: bytes, kinds: Mapping[str, Kind]) -> pa.Table:
     decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
     rows = [decoder.decode(line) for line in content.split(b"\n") if line.strip()]
     columns = [
-        _texts([_text(row.get(name), kind) for row in rows]).cast(ARROW_TYPES[kind]) for name, kind in kinds.items()
+        text_array([_text(row.get(name), kind) for row in rows]).cast(ARROW_TYPES[kind]) for name, kind in kinds.items()
     ]
     return pa.table(columns, schema=_schema(kinds))
 
@@ -170,15 +171,6 @@ def _unseen(table: pa.Table, key_column: str, seen: set[str]) -> pa.Table:
 
 def _schema(kinds: Mapping[str, Kind]) -> pa.Schema:
     return pa.schema([(name, ARROW_TYPES[kind]) for name, kind in kinds.items()])
-
-
-# Not `pa.array(list)` nor `pa.scalar`, which import pandas where it is installed: a second of CPU and 45 MB.
-
-
-def _texts(values: list[str | None] | list[str]) -> Any:
-    builder = pa.lib.StringBuilder()
-    builder.append_values(values)
-    return builder.finish()
 
 
 def whole_numbers(values: array[int]) -> Any:
