@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,13 +33,19 @@ max_dead_share: 1.0
 """
 
 
+SILENCE, FLOOD = "say nothing", "say too much"
+SPOKEN = {SILENCE: "", FLOOD: json.dumps({"mood": "x" * 10_000_000, "score": 1})}
+"""What it answers to words that do not stand for themselves."""
+
+
 class _Parrot(BaseHTTPRequestHandler):
     """A model that says what it was told, whatever schema it was asked for."""
 
     def do_POST(self) -> None:
         """Answer with the last message."""
         body = orjson.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        message = {"role": "assistant", "content": body["messages"][-1]["content"]}
+        said = body["messages"][-1]["content"]
+        message = {"role": "assistant", "content": SPOKEN.get(said, said)}
         usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
         reply = {"id": "c", "object": "chat.completion", "created": 0, "model": body["model"], "usage": usage}
         content = orjson.dumps({**reply, "choices": [{"index": 0, "finish_reason": "stop", "message": message}]})
@@ -63,10 +70,26 @@ def parrot() -> Iterator[str]:
         server.shutdown()
 
 
+KEY = {"Authorization": "Bearer sk-emulator"}
+
+
 def spent(parrot: str) -> int:
     """Count the batches that were ever made at the vendor."""
-    reply = httpx.get(f"{parrot}/emulator/state", headers={"Authorization": "Bearer sk-emulator"}, timeout=10)
+    reply = httpx.get(f"{parrot}/emulator/state", headers=KEY, timeout=10)
     return sum(reply.raise_for_status().json()["creations"].values())
+
+
+def at_vendor(url: str) -> str:
+    """Give a connection to a vendor."""
+    return json.dumps({"conn_type": "openai", "host": f"{url}/v1", "password": "sk-emulator"})
+
+
+@contextmanager
+def faulty(parrot: str, **faults: Any) -> Iterator[None]:
+    """Let the vendor misbehave for a while."""
+    httpx.put(f"{parrot}/emulator/faults", json=faults, headers=KEY, timeout=10).raise_for_status()
+    yield
+    httpx.delete(f"{parrot}/emulator/faults", headers=KEY, timeout=10).raise_for_status()
 
 
 @dataclass
@@ -140,8 +163,7 @@ def desk(tmp_path: Path, parrot: str, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """Sit down at an empty desk that reaches the vendor."""
     for name in [name for name in os.environ if name.startswith(("AIRFLOW_CONN", "NIGHTBATCH", "OPENAI", "ANTHROPIC"))]:
         monkeypatch.delenv(name)
-    connection = {"conn_type": "openai", "host": f"{parrot}/v1", "password": "sk-emulator"}
-    monkeypatch.setenv("AIRFLOW_CONN_OPENAI_DEFAULT", json.dumps(connection))
+    monkeypatch.setenv("AIRFLOW_CONN_OPENAI_DEFAULT", at_vendor(parrot))
     for name in ("FROM", "TO"):
         monkeypatch.setenv(f"NIGHTBATCH_POLL_{name}_S", "0.1")
     monkeypatch.chdir(tmp_path)

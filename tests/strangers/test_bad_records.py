@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import random
 from typing import Any
 
 import pyarrow as pa
@@ -43,6 +44,8 @@ BAD = {
     "a line that is a list": ("[1, 2]", "bad_record", "records.jsonl line 2: no JSON object can be read"),
     "a line that was cut": ('{"id": "b", "te', "bad_record", "records.jsonl line 2"),
     "NaN": ('{"id": "b", "text": NaN}', "bad_record", "records.jsonl line 2"),
+    "invalid UTF-8": (b'{"id": "b", "text": "\xff"}\n', "bad_record", "records.jsonl line 2"),
+    "half a surrogate pair": ('{"id": "b", "text": "\\ud800"}', "bad_record", ""),
     "too large for any batch": ({"id": "b", "text": "x" * 250_000}, "too_large", ""),
 }
 
@@ -52,7 +55,8 @@ def test_a_bad_record_is_a_dead_letter_and_the_others_are_answered(desk: Desk, n
     record, reason, detail = BAD[name]
     prompt = "{{ text.body if text is mapping else text }}"
     desk.job(prompt=prompt, more="shard: {max_bytes: 200000}")
-    desk.put("records.jsonl", line(GOOD) + line(record) + line(LAST))
+    bad = record if isinstance(record, bytes) else line(record).encode()
+    desk.put("records.jsonl", line(GOOD).encode() + bad + line(LAST).encode())
 
     ended = desk.run()
 
@@ -68,6 +72,7 @@ ODD = {
     "right to left": ({"id": "ש", "text": "\u202eשלום"}, "ש", "\u202eשלום"),
     "template syntax": ({"id": "b", "text": "{{ 7 * 7 }} {% for %} {# #}"}, "b", "{{ 7 * 7 }} {% for %} {# #}"),
     "a megabyte": ({"id": "b", "text": "wide " * 200_000 + "."}, "b", "wide " * 200_000 + "."),
+    "a null": ({"id": "b", "text": None}, "b", "None"),
     "a text of another type": ({"id": "b", "text": 12.5}, "b", "12.5"),
     "ten thousand columns": ({"id": "b", "text": "x", **{f"c{n}": n for n in range(10_000)}}, "b", "x"),
 }
@@ -129,8 +134,16 @@ def test_a_needed_column_that_some_files_lack_or_have_in_another_type_costs_only
     ] * 2
 
 
+def broken(content: bytes) -> bytes:
+    """Change some bytes in the middle."""
+    at = len(content) // 3
+    return content[:at] + bytes(byte ^ 0xFF for byte in content[at : at + 40]) + content[at + 40 :]
+
+
 UNCOUNTABLE = {
     "truncated Parquet": ("records.parquet", table(id=["a"], text=["one"])[:-20]),
+    "corrupt Parquet": ("records.parquet", broken(table(id=[*map(str, range(500))], text=["x" * 50] * 500))),
+    "corrupt gzip": ("records.jsonl.gz", broken(gzip.compress(random.Random(1).randbytes(3_000).hex().encode()))),
     "truncated gzip": ("records.jsonl.gz", gzip.compress(line(GOOD).encode() * 1000)[:-30]),
     "a file that was cut off": ("records.jsonl", line(GOOD) + '{"id": "b"'),
     "an open quote": ("records.csv", 'id,text\na,"one\nz,last\n'),

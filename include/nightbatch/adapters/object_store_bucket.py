@@ -232,10 +232,18 @@ class _Download(io.RawIOBase):
         if self._tag is not None:
             options["if_match"] = self._tag
         with told(self._path):
-            piece = self._bucket.get(self._path, options=options).bytes()  # type: ignore[arg-type]  # a TypedDict
+            piece = self._piece(options)
         buffer[: len(piece)] = memoryview(piece)
         self._at += len(piece)
         return len(piece)
+
+    def _piece(self, options: dict[str, Any]) -> Any:
+        from obstore.exceptions import PreconditionError
+
+        try:
+            return self._bucket.get(self._path, options=options).bytes()  # type: ignore[arg-type]  # a TypedDict
+        except (FileNotFoundError, PreconditionError) as error:
+            raise StorageUnavailable(self._path, cause="it was deleted or replaced while it was read") from error
 
 
 def _short(error: BaseException) -> str:

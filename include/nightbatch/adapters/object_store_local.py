@@ -99,7 +99,15 @@ class LocalFiles:
 
 
 class _Told(io.FileIO):
-    """A file whose disk may be full, or fail, in the middle of a block: then it is the store that is unavailable."""
+    """
+    A file whose disk may be full, or fail, in the middle of a block: then it is the store that is unavailable.
+
+    So it is where a file became shorter while it was read: what is left may look whole, and is not.
+    """
+
+    def __init__(self, file: Path, mode: str) -> None:
+        super().__init__(file, mode)
+        self._size_bytes = os.fstat(self.fileno()).st_size
 
     def write(self, piece: Any, /) -> int:
         try:
@@ -109,9 +117,12 @@ class _Told(io.FileIO):
 
     def readinto(self, buffer: Any, /) -> int:
         try:
-            return super().readinto(buffer)
+            count = super().readinto(buffer)
         except OSError as error:
             raise StorageUnavailable(str(self.name), cause=error.strerror or type(error).__name__) from error
+        if not count and len(buffer) and self.tell() < self._size_bytes:
+            raise StorageUnavailable(str(self.name), cause="it became shorter while it was read")
+        return count
 
 
 def _sync(path: Path) -> None:
