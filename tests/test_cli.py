@@ -293,9 +293,15 @@ def test_a_job_that_never_ran_is_told_from_an_empty_ledger(vendor: str) -> None:
     empty = typed("status")
     typed("run", "tickets.yaml")
     unknown = typed("status", "ticket")
+    for_machines = typed("status", "ticket", "--json")
+    (run,) = json.loads(typed("status", "tickets", "--json").stdout)["runs"]
+    by_name = typed("status", run["run"])
 
-    assert "no runs in this ledger yet" in empty.stdout
-    assert unknown.stdout == "no run of a job ticket in this ledger. Jobs with runs: tickets.\n"
+    assert (empty.exit_code, "no runs in this ledger yet" in empty.stdout) == (0, True)
+    assert (unknown.exit_code, for_machines.exit_code, by_name.exit_code) == (2, 2, 0)
+    assert "there is no run or job 'ticket' in this ledger" in unknown.stderr
+    assert "Jobs with runs: tickets." in json.loads(for_machines.stdout)["message"]
+    assert run["run"] in by_name.stdout
 
 
 def test_migrate_makes_the_ledger(folder: Path) -> None:

@@ -17,7 +17,9 @@ from nightbatch.cli_check import JOBS, check_files, find_job
 from nightbatch.cli_costs import costs
 from nightbatch.cli_evaluate import evaluate
 from nightbatch.cli_frame import (
+    EXIT_FAILED,
     EXIT_INVALID,
+    EXIT_TRY_AGAIN,
     From,
     JobPath,
     Json,
@@ -109,7 +111,11 @@ def try_job(
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Ask the model about a few records now, at the real-time price, and show prompt, answer, verdict and cost."""
+    """
+    Ask the model about a few records now, at the real-time price, and show prompt, answer, verdict and cost.
+
+    Exits with 1 where nothing was answered, and with 75 where the vendor did not answer.
+    """
     with errors_told(as_json=as_json, verbose=verbose):
         from nightbatch.flow import with_model
         from nightbatch.steps.trial import trials
@@ -118,7 +124,10 @@ def try_job(
         ports = ports_of(loaded)
         window = window_of(start, end, now=ports.clock.now())
         asked = progress.each(trials(ports, loaded, window, count=count), "asking the model", quiet=as_json)
-        show.trials(loaded, window, asked, as_json=as_json)
+        shown = show.trials(loaded, window, asked, as_json=as_json)
+    if not any(one.is_answered for one in shown):
+        is_away = any(one.messages and one.result is None for one in shown)
+        raise typer.Exit(EXIT_TRY_AGAIN if is_away else EXIT_FAILED)
 
 
 @app.command()

@@ -151,16 +151,18 @@ def facts(title: str, told: Iterable[tuple[str, str]]) -> None:
     out.print(table)
 
 
-def trials(job: Job, window: Window, asked: Iterable[Trial], *, as_json: bool) -> None:
-    """Show questions as they are answered, and what nightbatch makes of each answer."""
+def trials(job: Job, window: Window, asked: Iterable[Trial], *, as_json: bool) -> list[Trial]:
+    """Show questions as they are answered, and what nightbatch makes of each answer; gives them all."""
+    shown = []
+    for it in asked:
+        shown.append(it)
+        if not as_json:
+            console().print(_trial_panel(len(shown), it))
     if as_json:
-        print_json({"job": job.name, "window": str(window), "trials": [_trial_json(it) for it in asked]})
-        return
-    number = 0
-    for number, it in enumerate(asked, 1):
-        console().print(_trial_panel(number, it))
-    if not number:
+        print_json({"job": job.name, "window": str(window), "trials": [_trial_json(it) for it in shown]})
+    elif not shown:
         note(f"no records in the window {window}; choose another with --from and --to")
+    return shown
 
 
 def _verdict(it: Trial) -> str:

@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     from nightbatch.ports import Gate, Ledger, Run, Shard
 
 
-def never_ran(job: str, known: Sequence[str]) -> None:
-    """Say that a job has no runs, and which have."""
-    others = f"Jobs with runs: {', '.join(known)}." if known else "No job has."
-    note(f"no run of a job {job} in this ledger. {others}")
-
-
 def runs_json(ledger: Ledger, runs: Sequence[Run]) -> dict[str, Any]:
     """Give the runs for machines."""
     return {"runs": [_run_json(ledger, run) for run in runs]}

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from nightbatch import cli_status as runs_shown
 from nightbatch.cli_check import JOBS
-from nightbatch.cli_frame import EXIT_MISSING, Json, errors_told, watch_of_environment
+from nightbatch.cli_frame import EXIT_MISSING, Json, errors_told, run_named, watch_of_environment
 from nightbatch.cli_show import console, print_json
 from nightbatch.errors import JobInvalid, Problem
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from nightbatch.steps.absence import Sighting
 
-JobName = Annotated[str | None, typer.Argument(help="Only this job.")]
+JobName = Annotated[str | None, typer.Argument(help="Only this job, or the run of this name.")]
 Last = Annotated[int, typer.Option("--last", min=1, help="How many runs.")]
 ExitCode = Annotated[
     bool,
@@ -56,11 +56,11 @@ def status(
             problem, remedy = "no job of this name has a schedule", f"Correct the name, or --jobs (now {jobs})."
             raise JobInvalid(job, [Problem("job", problem, remedy)])
         runs = watch.ledger.runs(job=job, limit=last)
+        if job is not None and not runs and not found:
+            runs = [run_named(watch.ledger, job)]
         if as_json:
             shown = {"jobs": [_json(one, watch.now) for one in found]}
             print_json({**runs_shown.runs_json(watch.ledger, runs), **shown})
-        elif job is not None and not runs and not found:
-            runs_shown.never_ran(job, watch.ledger.jobs())
         else:
             runs_shown.show(watch.ledger, runs, now=watch.now)
             _show(found, now=watch.now)

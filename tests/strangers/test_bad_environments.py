@@ -97,4 +97,15 @@ def test_without_a_network_nothing_is_asked_and_a_sentence_says_so(desk: Desk, m
 
     ended = desk.type("try", "tickets.yaml", "-n", "1")
 
-    assert "openai did not answer in 3 tries" in str(ended.answer["trials"]), ended
+    assert (ended.code, "openai did not answer in 3 tries" in str(ended.answer["trials"])) == (75, True), ended
+
+
+def test_a_try_without_an_answer_does_not_look_like_a_good_one(desk: Desk) -> None:
+    desk.put("records.jsonl", "")
+    nothing = desk.type("try", "tickets.yaml")
+    desk.put("records.jsonl", json.dumps({"id": "a", "text": " "}) + "\n")
+    bad = desk.type("try", "tickets.yaml")
+    desk.records(" ", "hello")
+    one_is_answered = desk.type("try", "tickets.yaml")
+
+    assert [(it.code, len(it.answer["trials"])) for it in (nothing, bad, one_is_answered)] == [(1, 0), (1, 1), (0, 2)]

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from nightbatch.core.answer import AnswerChecker
 from nightbatch.core.request import Endpoint, Messages
-from nightbatch.core.result import Result
+from nightbatch.core.result import Outcome, Result
 from nightbatch.core.verdict import Verdict, judge
 from nightbatch.core.window import Window
 from nightbatch.errors import ProviderBusy
@@ -34,6 +34,11 @@ class Trial:
     verdict: Verdict | None
     cost_usd: Decimal | None
     problem: str = ""
+
+    @property
+    def is_answered(self) -> bool:
+        """Say whether the model answered, well or badly."""
+        return self.result is not None and self.result.outcome is Outcome.ANSWERED
 
 
 def trials(ports: Ports, job: Job, window: Window, *, count: int) -> Iterator[Trial]:
