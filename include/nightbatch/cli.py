@@ -89,7 +89,7 @@ def plan(
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Read the source and say what a run would send and cost; nothing is sent or kept."""
+    """Read the source and say what a run would send, cost and take, and whether that is in time; sends nothing."""
     with errors_told(as_json=as_json, verbose=verbose):
         from nightbatch import flow
 

@@ -87,8 +87,11 @@ def usd(value: Decimal | None) -> str:
 
 def estimate(job: Job, window: Window, found: Estimate, *, as_json: bool) -> None:
     """Show what a run would do."""
+    from nightbatch.steps.forecast_words import forecast_json, forecast_rows, warnings
+
     if as_json:
-        print_json({"job": job.name, "window": str(window), **asdict(found)})
+        values = {**asdict(found), "forecast": forecast_json(found.forecast)}
+        print_json({"job": job.name, "window": str(window), **values})
         return
     counts = found.counts
     told = (
@@ -106,8 +109,11 @@ def estimate(job: Job, window: Window, found: Estimate, *, as_json: bool) -> Non
         ("budget", budget_words(job)),
         ("price from", found.price_source),
         ("past estimates", _past_words(found.past)),
+        *forecast_rows(job, found.forecast),
     )
     facts(f"{job.name}, {window}", told)
+    for warning in warnings(job, found.forecast):
+        note(warning)
 
 
 def _basis(found: Estimate) -> str:

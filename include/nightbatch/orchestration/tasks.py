@@ -17,6 +17,7 @@ from nightbatch.core.ids import ShardRef
 from nightbatch.errors import RunOverlaps, Terminal
 from nightbatch.job import Job
 from nightbatch.ports import Ports, RoundPlan
+from nightbatch.steps.forecast_words import forecast_rows, warnings
 from nightbatch.steps.outcome import Waiting
 
 from .connections import task_ports
@@ -99,10 +100,12 @@ class PrepareOperator(DatasetsOfAJob, BaseOperator):
             key=DRY_RUN_KEY,
             value={"requests": found.counts.requests, "shards": found.shards},
         )
+        rows = [f"{label}: {value}" for label, value in forecast_rows(self.job, found.forecast) if label]
+        said = ". ".join([*rows, *warnings(self.job, found.forecast)])
         raise AirflowSkipException(
             f"dry run, nothing was sent: {found.counts.requests:,} requests in {found.shards:,} shards, "
             f"{found.expected_usd} USD expected, {found.worst_usd} USD at worst "
-            f"(real time: {found.realtime_expected_usd} expected)"
+            f"(real time: {found.realtime_expected_usd} expected). {said}"
         )
 
     def _log_progress(self, step: flow.Progress) -> None:

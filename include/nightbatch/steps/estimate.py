@@ -14,6 +14,7 @@ from nightbatch.core.money import ZERO
 from nightbatch.core.shard import ShardPlan
 from nightbatch.ports import Ports
 
+from .forecast import Forecast
 from .lanes import OpenLane
 from .pull import Tally
 
@@ -37,9 +38,18 @@ class Estimate:
     """How many answers of the job the output tokens are learned from; 0 for a guess."""
     past: tuple[PastEstimate, ...]
     """The job's latest runs, newest first: what was expected, and what was billed."""
+    forecast: Forecast
+    """How long it takes, and whether that is soon enough."""
 
 
-def estimate(lane: OpenLane, tally: Tally, plans: tuple[ShardPlan, ...], *, past: Sequence[PastEstimate]) -> Estimate:
+def estimate(
+    lane: OpenLane,
+    tally: Tally,
+    plans: tuple[ShardPlan, ...],
+    *,
+    past: Sequence[PastEstimate],
+    forecast: Forecast,
+) -> Estimate:
     """Add up what packing found."""
     size = sum(plan.size_bytes for plan in plans)
     cap = sum(plan.output_tokens_cap for plan in plans)
@@ -63,6 +73,7 @@ def estimate(lane: OpenLane, tally: Tally, plans: tuple[ShardPlan, ...], *, past
         price_source=lane.rate.source,
         rests_on_rows=lane.experience.rows,
         past=tuple(past),
+        forecast=forecast,
     )
 
 

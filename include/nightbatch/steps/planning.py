@@ -19,6 +19,7 @@ from .ask_again import Ask, plan_retry
 from .budgets import SHARES, sharing
 from .canary import wants_canary
 from .estimate import Estimate, NoStore, estimate
+from .forecast import forecast
 from .lanes import packing_lane
 from .overlap import dead_before
 from .pull import Question, Tally, pull, pull_pending
@@ -161,7 +162,8 @@ def look_ahead(ports: Ports, job: Job, window: Window, options: Options | None =
     tally, lane = Tally(), packing_lane(ports, job, 0)
     if options.retry is not None:
         letters = pack_letters(dry, plan_retry(ports, job, window, options.retry))
-        return estimate(lane, letters.tally, letters.shards, past=past)
+        time = forecast(ports, job, window, lane, letters.shards)
+        return estimate(lane, letters.tally, letters.shards, past=past, forecast=time)
     run = Run("dry-run", job.name, window, 1, "open", ports.clock.now())
     filler = packing.ShardFiller(
         dry.store,
@@ -177,7 +179,8 @@ def look_ahead(ports: Ports, job: Job, window: Window, options: Options | None =
         questions = _questions(ports, job, window, options.limit, pending, tally, lambda _: None)
         hidden = redact(questions, ports, job, key_of(ports, job))
         packed = packing.pack(hidden, filler, dry.store, "dry-run", seen=memory, tally=tally)
-    return estimate(lane, tally, packed.shards, past=past)
+    time = forecast(ports, job, window, lane, packed.shards)
+    return estimate(lane, tally, packed.shards, past=past, forecast=time)
 
 
 def _no_store(ports: Ports) -> Store:
