@@ -286,3 +286,34 @@ def test_a_pydantic_model_without_a_fixed_shape_is_refused() -> None:
 
     with pytest.raises(ValidationError, match="an object without properties has no fixed shape"):
         Answer.from_model(Loose)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"files": "a.csv", "overlap": "2h"}, "source.overlap: the watermark has a grace for late records"),
+        ({"files": "a.csv", "time_column": "at"}, "source.time_column: the watermark's column says which records"),
+        ({"files": "{{ ds }}/a.csv"}, "source.watermark: the window's files are named by its start"),
+        (
+            {"query": "select * from t where at >= :window_start", "connection": "w"},
+            "source.query: the watermark bounds the query, which uses :window_start itself",
+        ),
+        (
+            {"query": "select * from t", "connection": "w", "whole_table": True},
+            "source.whole_table: the watermark reads what is new",
+        ),
+        (
+            {"query": "select * from t", "connection": "w", "watermark": {"column": "at", "grace": "-1h"}},
+            "source.watermark.grace",
+        ),
+        ({"files": "a.csv", "watermark": {"column": "at"}}, "source.watermark.grace"),
+    ],
+)
+def test_a_watermark_that_cannot_be_kept_is_told(source: dict[str, Any], said: str) -> None:
+    mark = {"column": "at", "grace": "2h"}
+    values = make().model_dump(by_alias=True) | {"source": {"key": "id", "watermark": mark, **source}}
+
+    with pytest.raises(JobInvalid) as told:
+        job_from(values, file="tickets.yaml")
+
+    assert any(str(problem).startswith(said) for problem in told.value.problems), told.value.problems

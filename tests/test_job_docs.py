@@ -24,6 +24,7 @@ from nightbatch.job import (
     RedactSpec,
     ShardSpec,
     TableSinkSpec,
+    Watermark,
 )
 from nightbatch.job_file import load_job
 from nightbatch.job_parts import RESERVED_PARAMS
@@ -34,6 +35,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "job": Job,
     "source-files": FileSourceSpec,
     "source-query": QuerySourceSpec,
+    "watermark": Watermark,
     "prompt": Prompt,
     "redact": RedactSpec,
     "answer": Answer,

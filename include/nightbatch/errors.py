@@ -93,7 +93,7 @@ class RunOverlaps(Transient):
     def __init__(self, job: str, *, other_run: str, since: datetime) -> None:
         self.job, self.other_run, self.since = job, other_run, since
         super().__init__(
-            f"job {job}: run {other_run} has held an overlapping window since {since:%Y-%m-%d %H:%M} UTC. "
+            f"job {job}: run {other_run} has held what this one would read since {since:%Y-%m-%d %H:%M} UTC. "
             "This run waits for it. `nightbatch status` shows what the other one is waiting for."
         )
 

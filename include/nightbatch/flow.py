@@ -116,7 +116,7 @@ def prepare(
     away = past.forced_away
     if away and (give_up(ports, away) or _throw_away(ports, away)):
         _close(ports, away)
-    overlap = job.source.overlap
+    overlap = job.source.apart
     run = ports.ledger.open_run(job.name, window, now=ports.clock.now(), force=past.wants_new_plan, overlap=overlap)
     past.check_enough(run)
     check_staging(run)

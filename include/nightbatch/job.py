@@ -19,6 +19,7 @@ from .job_ends import (
     QuerySourceSpec,
     SourceSpec,
     TableSinkSpec,
+    Watermark,
     pick_sink,
     pick_source,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "ShardSpec",
     "SourceSpec",
     "TableSinkSpec",
+    "Watermark",
 ]
 
 

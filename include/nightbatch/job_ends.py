@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from .core.template import BadTemplateError, Deferrable
 from .job_parts import ColumnName, Part, Text
 from .job_values import Duration, TableName, Uri, Zone, fault, raise_faults
+
+ALONE = timedelta(days=36_500)
+"""Further apart than any two windows: so runs of a job with a watermark follow one another."""
+
+
+class Watermark(Part):
+    """Says that records are only ever added, each with a time that stays; a run reads those that none has read."""
+
+    column: ColumnName
+    """The column with the time at which a record was added, like `created_at`; never changed later, never null."""
+    grace: Annotated[Duration, Field(ge=timedelta(0))]
+    """How long after its own time a record may come to be seen, like `2h`; so much is read again, not paid again."""
+
+    @field_validator("grace")
+    @classmethod
+    def _is_whole(cls, grace: timedelta) -> timedelta:
+        if grace % timedelta(seconds=1):
+            raise fault("it has a fraction of a second", "Write whole seconds, like 2h")
+        return grace
 
 
 class SourceSpec(Part):
@@ -25,11 +44,18 @@ class SourceSpec(Part):
     """The zone of times in the data that carry none."""
     overlap: Duration = timedelta(0)
     """Read the window from so much earlier on, like `2h`, for records that arrive late; those that were asked before are not sent again."""  # noqa: E501 - one sentence is one line in docs/job-file.md
+    watermark: Watermark | None = None
+    """Records are only ever added: read what no run has read yet, from where the last one ended."""
 
     @property
     def reads_all(self) -> bool:
         """Say whether every run reads all records, whatever its window."""
         return False
+
+    @property
+    def apart(self) -> timedelta:
+        """Say how far apart the windows of two runs must be that are under way at once."""
+        return self.overlap if self.watermark is None else ALONE
 
     @model_validator(mode="after")
     def _overlap_means_something(self) -> SourceSpec:
@@ -38,6 +64,8 @@ class SourceSpec(Part):
         if self.overlap and self.reads_all:
             remedy = "Remove overlap"
             raise_faults("source", [(("overlap",), "every run reads all records anyway", remedy)])
+        if self.overlap and self.watermark is not None:
+            raise_faults("source", [(("overlap",), "the watermark has a grace for late records", "Keep one of them")])
         return self
 
     @field_validator("deferrable")
@@ -67,7 +95,21 @@ class FileSourceSpec(SourceSpec):
     @property
     def reads_all(self) -> bool:
         """Say whether every run reads all files, with all that is in them."""
-        return self.time_column is None and "{{" not in self.files
+        return self.time_in is None and "{{" not in self.files
+
+    @property
+    def time_in(self) -> str | None:
+        """Give the column whose time says whether a record is read."""
+        return self.time_column if self.watermark is None else self.watermark.column
+
+    @model_validator(mode="after")
+    def _watermark_is_the_time(self) -> FileSourceSpec:
+        raise_faults("source", _second_time(self.watermark, self.time_column))
+        if self.watermark is not None and "{{" in self.files:
+            problem = "the window's files are named by its start, and a watermark reads from where the last run ended"
+            remedy = "Name all files with a glob; or remove watermark"
+            raise_faults("source", [(("watermark",), problem, remedy)])
+        return self
 
     @model_validator(mode="after")
     def _overlap_names_the_files(self) -> FileSourceSpec:
@@ -95,6 +137,9 @@ class QuerySourceSpec(SourceSpec):
 
     @model_validator(mode="after")
     def _is_about_a_window(self) -> QuerySourceSpec:
+        if self.watermark is not None:
+            raise_faults("source", _bounds_of_its_own(self))
+            return self
         missing = [name for name in (":window_start", ":window_end") if name not in self.query]
         if missing and not self.whole_table:
             raise_faults(
@@ -124,7 +169,34 @@ class FrameSourceSpec(SourceSpec):
     @property
     def reads_all(self) -> bool:
         """Say whether every run reads the whole frame."""
-        return self.time_column is None
+        return self.time_in is None
+
+    @property
+    def time_in(self) -> str | None:
+        """Give the column whose time says whether a record is read."""
+        return self.time_column if self.watermark is None else self.watermark.column
+
+    @model_validator(mode="after")
+    def _watermark_is_the_time(self) -> FrameSourceSpec:
+        raise_faults("source", _second_time(self.watermark, self.time_column))
+        return self
+
+
+Fault = tuple[tuple[str], str, str]
+
+
+def _second_time(watermark: Watermark | None, time_column: str | None) -> Iterator[Fault]:
+    if watermark is not None and time_column is not None:
+        yield ("time_column",), "the watermark's column says which records are read", "Remove time_column"
+
+
+def _bounds_of_its_own(source: QuerySourceSpec) -> Iterator[Fault]:
+    if named := [name for name in (":window_start", ":window_end") if name in source.query]:
+        # A condition of the query's own would also leave out, in silence, records whose time is null.
+        problem = f"the watermark bounds the query, which uses {' and '.join(named)} itself"
+        yield ("query",), problem, "Select all records, with the watermark's column among the columns"
+    if source.whole_table:
+        yield ("whole_table",), "the watermark reads what is new, not the whole table", "Keep one of them"
 
 
 class TableSinkSpec(Part):

@@ -102,7 +102,7 @@ def _is_bad(trouble: str) -> bool:
 
 def _gaps(job: Job, runs: Sequence[RunSpan], skipped: list[Window], *, now: datetime, grace: timedelta) -> list[Gap]:
     schedule = Schedule(job.schedule or "", job.timezone)
-    overlap = job.source.overlap
+    overlap = job.source.apart
     return gaps(schedule, runs, since=job.start_utc, now=now, grace=grace, skipped=skipped, overlap=overlap)
 
 

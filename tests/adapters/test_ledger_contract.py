@@ -1243,6 +1243,18 @@ def test_a_job_s_windows_say_what_became_of_them(ledger: SqlLedger) -> None:
     assert ledger.spans("nobody") == []
 
 
+def test_a_window_says_what_its_plan_read_by_a_watermark(ledger: SqlLedger) -> None:
+    run = ledger.open_run("job", night(2), now=NOW)
+    mark = {"column": "at", "from": night(0).start.isoformat(), "until": night(1).end.isoformat()}
+    plan = round_plan(run.run)
+    ledger.seal(replace(plan, facts={**plan.facts, "watermark": mark}), now=LATER)
+
+    [span] = ledger.spans("job")
+
+    assert span == RunSpan(night(2), "open", NOW, read=Window(night(0).start, night(1).end), read_by="at")
+    assert span.covers == Window(night(0).start, night(2).end)
+
+
 def test_an_incomplete_run_is_answered_once_the_runs_that_took_its_rows_are(ledger: SqlLedger) -> None:
     """Also where one of these left some of them again."""
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from datetime import datetime
 
 import sqlalchemy as sa
 
 from nightbatch.adapters.ledger_engine import Database
 from nightbatch.adapters.ledger_tables import jobs, pending, rounds, runs
+from nightbatch.adapters.ledger_types import AnyRow
 from nightbatch.core.gaps import RunSpan
 from nightbatch.core.window import Window
 
@@ -38,6 +40,7 @@ def list_spans(connection: sa.Connection, job: str) -> list[RunSpan]:
             runs.c.state,
             runs.c.started_utc,
             rounds.c.facts["limit"].as_integer().label("first_look"),
+            *(rounds.c.facts["watermark"][name].as_string().label(name) for name in ("from", "until", "column")),
         )
         .select_from(runs.outerjoin(rounds, sa.and_(rounds.c.run == runs.c.run, rounds.c.round == 0)))
         .where(runs.c.job == job)
@@ -52,9 +55,16 @@ def list_spans(connection: sa.Connection, job: str) -> list[RunSpan]:
             row.started_utc,
             is_whole=row.first_look is None,
             is_answered=row.run in answered,
+            read=_read(row),
+            read_by=row.column or "",
         )
         for row in rows
     ]
+
+
+def _read(row: AnyRow) -> Window | None:
+    start, until = row._mapping["from"], row.until
+    return Window(datetime.fromisoformat(start), datetime.fromisoformat(until)) if start and until else None
 
 
 def _answered(connection: sa.Connection, job: str, states: dict[str, str]) -> set[str]:

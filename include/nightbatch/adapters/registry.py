@@ -160,7 +160,7 @@ def open_source(job: Job, connections: Connections) -> Source:
         source = _load("nightbatch.adapters.sources.frames:FrameSource")(
             spec.frame,
             columns=job.columns,
-            time_column=spec.time_column,
+            time_column=spec.time_in,
             timezone=spec.timezone,
             name=spec.frame_name,
         )
@@ -172,7 +172,7 @@ def open_source(job: Job, connections: Connections) -> Source:
             connection=connection,
             format=spec.format,
             columns=job.columns,
-            time_column=spec.time_column,
+            time_column=spec.time_in,
             timezone=spec.timezone,
         )
         return source
@@ -194,8 +194,12 @@ def open_query(connection: Connection, sql: str) -> Source:
 
 def _open_query(spec: QuerySourceSpec, job: Job, connection: Connection | None) -> Source:
     where = _by_type(QUERY_SOURCES, connection, spec.connection, use="a query source")
+    sql, columns = spec.query, job.columns
+    if spec.watermark is not None:
+        sql = _load("nightbatch.adapters.sources.query:bounded")(sql, column=spec.watermark.column, key=spec.key)
+        columns = tuple(dict.fromkeys((*columns, spec.watermark.column)))
     source: Source = _load(where)(
-        connection, spec.query, timezone=spec.timezone, columns=job.columns, whole_table=spec.whole_table
+        connection, sql, timezone=spec.timezone, columns=columns, whole_table=spec.whole_table
     )
     return source
 

@@ -21,6 +21,15 @@ class RunSpan:
     """False for a first look, which read a part of its window only."""
     is_answered: bool = False
     """Whether every row of it has an answer or stays a dead letter within bounds, also where later runs took rows."""
+    read: Window | None = None
+    """What its sealed plan read by a watermark, without the grace; None for all other runs."""
+    read_by: str = ""
+    """The watermark's column."""
+
+    @property
+    def covers(self) -> Window:
+        """Give the time whose records it holds: its window, and what it read before."""
+        return self.window if self.read is None else Window(min(self.window.start, self.read.start), self.window.end)
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ def gaps(
     begin, until = since or first_known(runs), now - grace
     if begin is None or begin >= until:
         return []
-    held = [run.window for run in runs if run.is_whole]
+    held = [run.covers for run in runs if run.is_whole]
     under_way = [run.window for run in runs if run.state == "open"]
     found: list[Window] = []
     for start, end in uncovered(begin, until, [*held, *skipped]):
@@ -105,7 +114,7 @@ def fresh_until(runs: Sequence[RunSpan], *, skipped: Iterable[Window] = (), read
     may still have its old answer in the sink. The age of the oldest answer in use is the time since then. Where every
     run reads all records (`reads_all`), the last answered one alone says it.
     """
-    answered = [run.window for run in runs if run.is_whole and run.is_answered]
+    answered = [run.covers for run in runs if run.is_whole and run.is_answered]
     begin = first_known(runs)
     if not answered or begin is None:
         return None

@@ -10,21 +10,23 @@ from nightbatch.ports import Ports
 
 from .letters import standing
 from .parquet import read_rows
+from .reads import reads
 
 
 def dead_before(ports: Ports, job: Job, window: Window) -> Iterator[tuple[str, str]]:
     """
-    Stream (key, fingerprint) of the dead letters that stand in the windows which the overlap reads again.
+    Stream (key, fingerprint) of the dead letters that stand in the windows which a run reads again.
 
     They were paid once, and `nightbatch retry` sends them again when a person says so. What a later generation has
     taken up is left out. Letters whose files are past their retention are not known any more.
     """
-    if not job.source.overlap:
+    start = reads(ports.ledger, job, window).start
+    if start == window.start:
         return
-    reads = Window(window.start - job.source.overlap, window.start)
+    before = Window(start, window.start)
     looked_at: set[Window] = set()
     for run in sorted(ports.ledger.runs(job=job.name, limit=1_000), key=lambda one: -one.generation):
-        is_other = run.window != window and run.window.overlaps(reads) and run.window not in looked_at
+        is_other = run.window != window and run.window.overlaps(before) and run.window not in looked_at
         if not is_other or run.plan is None or run.staging_removed_utc is not None:
             continue
         looked_at.add(run.window)

@@ -23,6 +23,7 @@ from .forecast import forecast
 from .lanes import packing_lane
 from .overlap import dead_before
 from .pull import Question, Tally, pull, pull_pending
+from .reads import reach, reads
 from .redact import KEY, key_of, redact
 from .render import render
 from .resume import Past, pending_for
@@ -120,6 +121,7 @@ def _seal(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch:
         "limit": goes_on_from.plan.get("limit") if goes_on_from and goes_on_from.plan else options.limit,
         "goes_on": goes_on_from is not None,
         SHARES: sharing(goes_on_from),
+        **({} if goes_on_from else reach(ports.ledger, job, run)),
         "deadline_utc": options.deadline_utc.isoformat() if options.deadline_utc else "",
         "price_note": lane.price_note,
         "canary_rows": filler.plans[0].rows if filler.first_rows and len(filler.plans) > 1 else 0,
@@ -147,7 +149,7 @@ def _questions(
     """Stream the window's own records, then what earlier runs left pending and the window does not hold anew."""
     parts: Iterable[list[Question]] = pull_pending(ports.store, pending, tally)
     if window is not None:
-        pulled = pull(ports.source(), job, window, tally, limit=limit)
+        pulled = pull(ports.source(), job, reads(ports.ledger, job, window), tally, limit=limit)
         parts = chain(render(pulled, job), parts)
     for part in parts:
         yield part

@@ -12,7 +12,7 @@ from nightbatch.core.request import Messages
 from nightbatch.core.template import Deferrable, RenderError
 from nightbatch.core.verdict import Reason
 from nightbatch.core.window import Window
-from nightbatch.job import Job
+from nightbatch.job import Job, SourceSpec
 from nightbatch.ports import Chunk, PendingFile, Source, Store
 
 from .parquet import read_rows
@@ -69,18 +69,17 @@ class Pulled:
     bad: list[Question]
 
 
-def pull(source: Source, job: Job, window: Window, tally: Tally, *, limit: int | None = None) -> Iterator[Pulled]:
+def pull(source: Source, job: Job, reads: Window, tally: Tally, *, limit: int | None = None) -> Iterator[Pulled]:
     """
-    Stream the records of a window that can wait; memory is one chunk.
+    Stream the records that can wait, of the time that a run reads (`steps/reads.py`); memory is one chunk.
 
-    The job's `overlap` is read with it, again, for records that came late. Keys come first in each row and are text.
-    `limit` bounds the records read, for a first look.
+    Keys come first in each row and are text. `limit` bounds the records read, for a first look.
     """
     deferrable = Deferrable(job.source.deferrable) if job.source.deferrable else None
-    for chunk in source.read(window.earlier_by(job.source.overlap)):
+    for chunk in source.read(reads):
         rows = chunk.rows if limit is None else chunk.rows[: limit - tally.pulled]
         tally.pulled += len(rows) + len(chunk.unreadable)
-        found = _keep(Chunk(chunk.columns, rows), job.source.key, deferrable, tally)
+        found = _keep(Chunk(chunk.columns, rows), job.source, deferrable, tally)
         found.bad.extend(
             Question("", None, Reason.BAD_RECORD, f"{bad.place}: {bad.problem}") for bad in chunk.unreadable
         )
@@ -89,8 +88,9 @@ def pull(source: Source, job: Job, window: Window, tally: Tally, *, limit: int |
             return
 
 
-def _keep(chunk: Chunk, key_column: str, deferrable: Deferrable | None, tally: Tally) -> Pulled:
-    at = chunk.columns.index(key_column)
+def _keep(chunk: Chunk, source: SourceSpec, deferrable: Deferrable | None, tally: Tally) -> Pulled:
+    at, time = chunk.columns.index(source.key), source.watermark.column if source.watermark else ""
+    time_at = chunk.columns.index(time) if time in chunk.columns else None
     waits = deferrable.keep(chunk.columns, chunk.rows) if deferrable else [True] * len(chunk.rows)
     kept: list[tuple[Any, ...]] = []
     bad: list[Question] = []
@@ -98,6 +98,8 @@ def _keep(chunk: Chunk, key_column: str, deferrable: Deferrable | None, tally: T
         key, problem = _key_text(row[at])
         if problem:
             bad.append(Question(key, None, Reason.BAD_KEY, problem))
+        elif time_at is not None and row[time_at] is None:
+            bad.append(Question(key, None, Reason.BAD_RECORD, f"its {time} is null, so no run can tell if it is new"))
         elif isinstance(wait, RenderError):
             bad.append(Question(key, None, Reason.BAD_RECORD, f"deferrable: {wait.reason}"))
         elif not wait:

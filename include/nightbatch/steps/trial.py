@@ -17,6 +17,7 @@ from nightbatch.ports import Ports
 
 from .lanes import OpenLane, open_lane
 from .pull import Tally, pull
+from .reads import reads
 from .redact import key_of, redact
 from .render import render
 
@@ -45,7 +46,7 @@ def trials(ports: Ports, job: Job, window: Window, *, count: int) -> Iterator[Tr
     """Ask about the first records of a window, one after the other; nothing is written anywhere."""
     lane = open_lane(ports, job, 0)
     check = AnswerChecker(job.answer.json_schema, embeddings=lane.endpoint is Endpoint.EMBEDDINGS)
-    rendered = render(pull(ports.source(), job, window, Tally(), limit=count), job)
+    rendered = render(pull(ports.source(), job, reads(ports.ledger, job, window), Tally(), limit=count), job)
     for part in redact(rendered, ports, job, key_of(ports, job)):
         for question in part:
             if question.messages is None:

@@ -87,6 +87,21 @@ def _end_of_comment(sql: str, start: int) -> int:
     return len(sql)
 
 
+def bounded(sql: str, *, column: str, key: str) -> str:
+    """
+    Bound a query that selects all records to those whose time is in the window, in a stable order.
+
+    Records without a time are in every window: they belong to none, and must not be left out in silence. Pure.
+    """
+    time, name = (f'"{one.replace(chr(34), chr(34) * 2)}"' for one in (column, key))
+    # A closing semicolon would end the statement inside the brackets; the newline ends a comment.
+    inner = re.sub(r";\s*(?:--[^\n]*\s*)*$", "", sql)
+    return (
+        f"SELECT * FROM ({inner}\n) AS nb_records "  # noqa: S608 - the job's own query, and names that are quoted
+        f"WHERE {time} IS NULL OR ({time} >= :window_start AND {time} < :window_end) ORDER BY {time}, {name}"
+    )
+
+
 def local_bounds(window: Window, zone: tzinfo) -> tuple[datetime, datetime]:
     """
     Give the half-open span of local clock times that holds every record of a window.
