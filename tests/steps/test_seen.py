@@ -36,3 +36,8 @@ def test_two_runs_know_nothing_of_each_other() -> None:
     with seen() as one, seen() as other:
         assert one.is_new_key("k")
         assert other.is_new_key("k")
+
+
+def test_all_is_one_transaction_since_one_for_each_row_takes_most_of_the_time() -> None:
+    with seen() as memory:
+        assert memory._db.in_transaction

@@ -30,6 +30,8 @@ class Seen:
             CREATE TABLE prints (fingerprint TEXT PRIMARY KEY, key TEXT) WITHOUT ROWID;
             """
         )
+        # Only now, since a script ends what was begun: without it each row would be a transaction of its own.
+        self._db.execute("BEGIN")
 
     def learn(self, rows: Sequence[tuple[str, str, datetime]], *, asks_anew: bool = False) -> None:
         """
@@ -77,7 +79,6 @@ def seen() -> Iterator[Seen]:
     with TemporaryDirectory(prefix="nightbatch-seen-") as folder:
         try:
             with closing(sqlite3.connect(Path(folder) / "seen.sqlite", isolation_level=None)) as database:
-                database.execute("BEGIN")
                 yield Seen(database)
         except sqlite3.OperationalError as error:
             raise StorageUnavailable(f"the temporary folder {folder}", cause=str(error)) from error
