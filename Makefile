@@ -7,12 +7,13 @@ BIN := .venv/bin
 UV := UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=.venv VIRTUAL_ENV=.venv $(BIN)/uv
 QUICK := tests/core tests/steps tests/test_flow.py $(wildcard tests/test_job*.py)
 EXIT ?=
+README ?=
 VENDORS ?=
 LIMIT ?=
 
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo cluster test test-cluster test-faults test-others check docs golden clean setup format
+.PHONY: demo cluster test test-cluster test-ui test-faults test-others check docs golden clean setup format
 
 demo: setup ## Run two real nightly jobs in a real Airflow, on this machine alone; EXIT=1 stops by itself
 	@exec env $(if $(VENDORS),VENDORS=$(VENDORS)) $(BIN)/python -m nightbatch.demo $(if $(EXIT),--exit) $(if $(LIMIT),--limit $(LIMIT))
@@ -22,12 +23,16 @@ cluster: setup ## The same on PostgreSQL, Redis, S3 and two Celery workers, as d
 
 # The quick tests run side by side; those that start whole stacks run alone, since some of them watch the clock.
 test: setup ## Run every test
-	$(BIN)/python -m pytest -m "not stack and not live and not faults and not cluster" -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "not stack and not live and not faults and not cluster and not ui" -n 2 --dist worksteal
 	$(BIN)/python -m pytest -m "stack and not faults"
 	@$(MAKE) --no-print-directory test-others
 
 test-cluster: setup ## Run a job on Redis and two Celery workers, and kill one; needs Redis (apt-get install redis-server)
 	$(BIN)/python -m pytest -m cluster
+
+test-ui: setup ## Drive Airflow's pages in a browser, pictures in .ui/; needs Chromium (apt-get install chromium)
+	@$(UV) sync --locked --group ui
+	README=$(README) $(BIN)/python -m pytest -m ui tests/ui
 
 # Cells are independent of each other, but for those that share one running Airflow: tests/faults/conftest.py says how.
 test-faults: setup ## Kill every process at every point, and let the vendor misbehave; ends with a table of all cells
@@ -64,7 +69,7 @@ golden: setup ## Write the golden files of wire formats and alerts anew (picture
 	$(BIN)/python -m tests.golden.alerts
 
 clean: ## Remove the environment, caches and the demo's data
-	rm -rf .venv .venv-* .nightbatch .airflow .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .site dist
+	rm -rf .venv .venv-* .nightbatch .airflow .mypy_cache .ui .ruff_cache .pytest_cache .hypothesis .import_linter_cache .site dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup: .venv/.synced

@@ -399,7 +399,7 @@ def test_every_log_line_of_a_run_says_what_it_is_about(vendor: str) -> None:
     run = r"\[job=tickets run=tickets/\w+-\w+/g1"
     assert lines
     assert [line for line in lines if not re.search(run, line)] == []
-    steps = {step: line for line in lines if (step := line.rpartition("] ")[2].partition(":")[0])}
+    steps = {step: line for line in lines if (step := line.split(maxsplit=2)[2].partition(":")[0])}
     assert list(steps) == ["prepare", "submit", *(["wait"] if "wait" in steps else []), *LATER_STEPS]
     for step in ("submit", "collect", "validate", "load"):
         assert re.search(rf"{run} shard=r0-s000 batch=batch_\w+\]", steps[step]), steps[step]
@@ -412,14 +412,16 @@ def test_without_verbose_only_warnings_are_shown(vendor: str) -> None:
     assert "INFO" not in typed("run", "tickets.yaml").stderr
 
 
-def test_ids_end_with_their_block_and_a_percent_sign_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+def test_ids_stand_last_and_end_with_their_block_and_a_percent_sign_harms_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     log = logs.logger("nightbatch.test")
     with caplog.at_level(logging.INFO, "nightbatch.test"):
         with logs.about(job="j", run=None), logs.about(batch="100%d"):
             log.info("inside %d", 1)
         log.info("outside")
 
-    assert caplog.messages == ["[job=j batch=100d] inside 1", "outside"]
+    assert caplog.messages == ["inside 1 [job=j batch=100d]", "outside"]
 
 
 def test_long_names_are_shown_whole_on_a_narrow_terminal(vendor: str, folder: Path) -> None:
@@ -456,3 +458,19 @@ def test_a_window_is_yesterday_or_what_was_asked_for(start: str | None, end: str
 def test_a_window_that_ends_before_it_begins_is_refused() -> None:
     with pytest.raises(JobInvalid, match="Give a --to that is after --from"):
         window_of("2026-11-02", "2026-11-01", now=NOW)
+
+
+@pytest.mark.parametrize("client", ["httpx", "httpx2"])
+def test_what_http_clients_say_of_each_call_does_not_bury_the_log_of_a_run(
+    client: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs = logging.getLogger(client)
+    with caplog.at_level(logging.INFO, client):
+        theirs.info("somebody else's call")
+        with logs.about(job="j"):
+            theirs.info("our call")
+            theirs.warning("our trouble")
+            with caplog.at_level(logging.DEBUG, client):
+                theirs.info("our call, asked for")
+
+    assert caplog.messages == ["somebody else's call", "our trouble", "our call, asked for"]

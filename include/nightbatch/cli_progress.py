@@ -28,7 +28,7 @@ class _ToStderr(logging.Handler):
         is_ours = record.name.startswith("nightbatch")
         ids = "" if is_ours else ids_text()
         sys.stderr.write(
-            f"{datetime.fromtimestamp(record.created, UTC):%H:%M:%S} {record.levelname} {ids}{record.getMessage()}\n"
+            f"{datetime.fromtimestamp(record.created, UTC):%H:%M:%S} {record.levelname} {record.getMessage()}{ids}\n"
         )
 
 

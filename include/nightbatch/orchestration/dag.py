@@ -45,7 +45,7 @@ def build_dag(job: Job, **overrides: Any) -> DAG:
         "max_active_runs": 4,
         "default_args": {"owner": job.owner, **RETRIES},
         "tags": ["nightbatch", *job.tags],
-        "params": params(),
+        "params": params(has_schedule=bool(job.schedule)),
         "doc_md": doc(job),
         "deadline": alerts(job) or None,
         "render_template_as_native_obj": True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from textwrap import wrap
 from typing import Any, NoReturn
 from urllib.parse import quote
 
@@ -14,8 +15,9 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from nightbatch import flow
 from nightbatch.core.ids import ShardRef
-from nightbatch.errors import RunOverlaps, Terminal
+from nightbatch.errors import NightbatchError, RunOverlaps, Terminal
 from nightbatch.job import Job
+from nightbatch.logs import logger
 from nightbatch.ports import Ports, RoundPlan
 from nightbatch.steps.forecast_words import forecast_rows, warnings
 from nightbatch.steps.outcome import Waiting
@@ -26,6 +28,10 @@ from .trigger import ShardTrigger
 from .waking import note_look, trigger_for
 from .windows import options_of, window_of
 
+log = logger(__name__)
+
+LOG_WIDTH = 100
+"""Characters of a line that Airflow's page of logs shows beside the grid, on a screen of 1,440 pixels."""
 RUN_KEY = "run"
 """XCom key under which `prepare` names the run in the ledger."""
 DRY_RUN_KEY = "dry_run"
@@ -34,11 +40,26 @@ DRY_RUN_KEY = "dry_run"
 
 @contextmanager
 def airflow_failures() -> Iterator[None]:
-    """End what no retry can mend at once, instead of failing three times more."""
+    """
+    Say what went wrong where people look for it, and end what no retry can mend at once.
+
+    Airflow's page does not break long lines and shows the stack below the message, so we break ours, and leave out
+    the stack of what was raised on purpose: it tells of our code, where the reader wants to know of the run.
+    """
     try:
         yield
-    except Terminal as error:
-        raise AirflowFailException(str(error)) from error
+    except NightbatchError as error:
+        log.error("%s", "\n".join(_lines(str(error))))
+        if isinstance(error, Terminal):
+            raise AirflowFailException(str(error)) from None
+        raise
+
+
+def _lines(text: str) -> Iterator[str]:
+    for paragraph in text.splitlines():
+        yield from wrap(paragraph, LOG_WIDTH, break_long_words=False, break_on_hyphens=False, drop_whitespace=True) or [
+            ""
+        ]
 
 
 def run_link(context: Mapping[str, Any], ports: Ports) -> str:
@@ -162,10 +183,11 @@ class BatchSensor(DatasetsOfAJob, BaseOperator):
             outcome = flow.advance(ports, job, ref)
         self._find_link(ports, ref)
         if isinstance(outcome, Waiting):
-            self.log.info("job %s, run %s, shard %s: %s", job.name, ref.run, ref.name, outcome.reason)
+            if outcome.batch is None:  # else the look at the batch has said so
+                self.log.info("%s [job=%s run=%s shard=%s]", outcome.reason, job.name, ref.run, ref.name)
             trigger = trigger_for(outcome, ports, about=f"job={job.name} run={ref.run} shard={ref.name}")
             self.defer(trigger=trigger, method_name="execute")
-        self.log.info("job %s, run %s, shard %s: %s", job.name, ref.run, ref.name, outcome.state)
+        self.log.info("the shard is %s [job=%s run=%s shard=%s]", outcome.state, job.name, ref.run, ref.name)
 
     def _find_link(self, ports: Ports, ref: ShardRef) -> None:
         shard = ports.ledger.shard(ref)
@@ -232,7 +254,7 @@ class SettleOperator(DatasetsOfAJob, BaseOperator):
             others = _others_under_way(context["ti"])
             waiting = _wait_for(ports, others) if others > 0 else flow.advance_late(ports, job, run)
             if waiting is not None:
-                self.log.info("job %s, run %s, settle: %s", job.name, run, waiting.reason)
+                self.log.info("settle: %s [job=%s run=%s]", waiting.reason, job.name, run)
                 trigger = trigger_for(waiting, ports, about=f"job={job.name} run={run} late rows")
                 self.defer(trigger=trigger, method_name="execute")
             books = flow.finish(ports, job, run, link=run_link(context, ports))

@@ -13,6 +13,7 @@ from nightbatch import __version__
 from nightbatch.adapters.registry import open_provider
 from nightbatch.core.batch import BatchState, BatchStatus, Next, decide
 from nightbatch.errors import NightbatchError, Transient
+from nightbatch.logs import about
 from nightbatch.ports import Connections, Settings
 from nightbatch.steps.wait import next_poll
 
@@ -82,7 +83,7 @@ class ShardTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and fire once with the reason."""
         if problem := triggerer_problem(self.version):
-            self.log.warning("[%s] %s", self.about, problem)
+            self.log.warning("%s [%s]", problem, self.about)
         if self.batch_id:
             reason = await self._watch_batch_or_wait()
             seen = self.last_seen.isoformat() if self.last_seen else ""
@@ -100,7 +101,7 @@ class ShardTrigger(BaseTrigger):
             return await self._watch_batch()
         except Exception as error:
             # A triggerer with the code of before a deploy may lack anything; the task has the code of after it.
-            self.log.exception("[%s batch=%s] cannot watch", self.about, self.batch_id)
+            self.log.exception("cannot watch [%s batch=%s]", self.about, self.batch_id)
             await self._wait()
             return f"the triggerer could not watch the batch ({type(error).__name__}), and this task looks itself"
 
@@ -122,7 +123,7 @@ class ShardTrigger(BaseTrigger):
             except Transient as error:
                 failed += 1
                 tell_failed_look(self.labels, error)
-                self.log.warning("[%s batch=%s] look %d failed: %s", self.about, self.batch_id, failed, error)
+                self.log.warning("look %d failed: %s [%s batch=%s]", failed, error, self.about, self.batch_id)
                 if failed >= MAX_FAILED_LOOKS:
                     return f"{failed} looks in a row failed"
                 continue
@@ -139,17 +140,18 @@ class ShardTrigger(BaseTrigger):
             was_overdue = decide(state, now=began, last_seen=began).overdue_since is not None
             if decision.next is not Next.WAIT or (decision.overdue_since is not None and not was_overdue):
                 return decision.reason
-            self.log.info("[%s batch=%s] %s", self.about, self.batch_id, decision.reason)
+            self.log.info("%s [%s batch=%s]", decision.reason, self.about, self.batch_id)
 
     async def _poll(self) -> BatchState:
         connections = await airflow_connections([self.connection])
         return await asyncio.to_thread(self._poll_now, connections)
 
     def _poll_now(self, connections: Connections) -> BatchState:
-        provider = open_provider(
-            self.provider, connections(self.connection), request_timeout_s=min(self.request_timeout_s, 60.0)
-        )
-        return provider.poll(self.batch_id)
+        with about(batch=self.batch_id):
+            provider = open_provider(
+                self.provider, connections(self.connection), request_timeout_s=min(self.request_timeout_s, 60.0)
+            )
+            return provider.poll(self.batch_id)
 
 
 def _event(reason: str, **more: str) -> TriggerEvent:

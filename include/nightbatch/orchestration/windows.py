@@ -26,51 +26,57 @@ RETRIED = (
 """Reasons of dead letters that the trigger form offers; others can be typed."""
 
 
-def params() -> dict[str, Param]:
-    """Give the fields of the trigger form; all may be left as they are."""
+ANOTHER_WAY = "Another model, a dry run, or paying again"
+AFTER_A_BAD_RUN = "After a bad run: release, discard, retry"
+"""The folded parts of the trigger form: their names must tell what is in them."""
+SWITCH: dict[str, Any] = {"type": ["boolean", "null"]}
+"""A switch; without the null the form marks it as one that must be set."""
+
+
+def params(*, has_schedule: bool = True) -> dict[str, Param]:
+    """Give the fields of the trigger form; all may be left as they are, but for the window where nothing tells it."""
     moment: dict[str, Any] = {"type": ["null", "string"], "format": "date-time"}
+    empty = "Empty: the run's interval." if has_schedule else "Needed: this job has no schedule that would tell it."
     return {
         "window_start": Param(
-            None, title="Window start", description="Take records from this instant on. Empty: the run's interval.",
-            **moment,
+            None, title="Window start", description=f"Take records from this instant on. {empty}", **moment
         ),
         "window_end": Param(
-            None, title="Window end", description="Take records before this instant. Empty: the run's interval.",
-            **moment,
+            None, title="Window end", description=f"Take records before this instant. {empty}", **moment
         ),
         "limit": Param(
             None, type=["null", "integer"], minimum=1, title="Limit", description="Read at most so many records."
         ),
         "model": Param(
             None, type=["null", "string"], title="Model",
-            description="Use this model in the place of the job's first one.", section="More",
+            description="Use this model in the place of the job's first one.", section=ANOTHER_WAY,
         ),
         "deadline": Param(
-            None, title="Deadline (SLA)", description="Replaces the job's deadline for this run.", section="More",
+            None, title="Deadline (SLA)", description="Replaces the job's deadline for this run.", section=ANOTHER_WAY,
             **moment,
         ),
         "dry_run": Param(
-            False, type="boolean", title="Dry run", description="Say what would be sent and cost, then stop.",
-            section="More",
+            False, **SWITCH, title="Dry run", description="Say what would be sent and cost, then stop.",
+            section=ANOTHER_WAY,
         ),
         "refresh": Param(
-            False, type="boolean", title="Refresh", description="Send unchanged records too.", section="More"
+            False, **SWITCH, title="Refresh", description="Send unchanged records too.", section=ANOTHER_WAY
         ),
         "force": Param(
-            False, type="boolean", title="Force",
+            False, **SWITCH, title="Force",
             description="Make a new plan for a window that was run before. It pays for the window again.",
-            section="More",
+            section=ANOTHER_WAY,
         ),
         "release": Param(
-            False, type="boolean", title="Release what was held back",
+            False, **SWITCH, title="Release what was held back",
             description="Load what the quality gate of this window's last run held back, and send what its canary did.",
-            section="More",
+            section=AFTER_A_BAD_RUN,
         ),
         "discard": Param(
-            False, type="boolean", title="Discard what was held back",
+            False, **SWITCH, title="Discard what was held back",
             description="Make dead letters of what the quality gate of this window's last run held back. With Force,"
             " the window is then planned anew.",
-            section="More",
+            section=AFTER_A_BAD_RUN,
         ),
         **_retry_params(),
     }  # fmt: skip
@@ -81,13 +87,13 @@ def _retry_params() -> dict[str, Param]:
         "retry": Param(
             [], type=["null", "array"], items={"type": "string"}, title="Retry dead letters: reasons",
             description="Send the window's dead letters of these reasons again, and nothing else; `all` for every one.",
-            examples=["all", *sorted(RETRIED)], section="More",
+            examples=["all", *sorted(RETRIED)], section=AFTER_A_BAD_RUN,
         ),
         "max_output_tokens": Param(
             None, type=["null", "integer"], minimum=1, title="Max output tokens",
             description="With Retry dead letters: the cap on each answer. Empty: as before, twice that where it was cut"
             " off.",
-            section="More",
+            section=AFTER_A_BAD_RUN,
         ),
     }  # fmt: skip
 
