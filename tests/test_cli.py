@@ -34,7 +34,7 @@ source: {files: records.jsonl, colour: red}
 prompt: {user: "{{ text "}
 rounds: -1
 """
-COMMANDS = ("check", "plan", "try", "run", "status", "audit", "costs", "release", "migrate", "emulator")
+COMMANDS = ("check", "plan", "try", "run", "diff", "status", "audit", "costs", "release", "migrate", "emulator")
 HEAVY = ("airflow", "pandas", "openai", "anthropic", "boto3", "duckdb", "obstore", "pyarrow.parquet", "fastapi")
 
 

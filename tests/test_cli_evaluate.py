@@ -1,6 +1,7 @@
 """`nightbatch evaluate`: answers in the sink beside labels in a file, as a person types it."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_answers_are_compared_with_labels_by_prompt_and_model(folder: Path) -> N
 
     assert (told["field"], told["unanswered"], told["unlabelled"]) == ("answer", 1, 2)
     assert [(one["rows"], one["agree"], one["accuracy"]) for one in told["groups"]] == [(2, 1, 0.5), (1, 1, 1.0)]
-    assert told["groups"][1]["prompt_version"] == "second"
+    assert re.fullmatch("second@[0-9a-f]{12}", told["groups"][1]["prompt_version"])
     assert told["groups"][0]["confusion"] == {"another": {"(other)": 1}, "text 1": {"text 1": 1}}
     assert float(told["groups"][0]["usd_a_record"]) > 0
     assert shown.exit_code == 0, shown.output

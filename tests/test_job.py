@@ -125,7 +125,7 @@ def test_the_deadline_is_in_the_jobs_zone() -> None:
 
 
 def test_a_prompt_is_named_by_its_version_or_by_its_content() -> None:
-    assert FULL.prompt_version == "v7"
+    assert FULL.prompt_version == f"v7@{FULL.prompt.digest()}"
     assert make().prompt_version == make(name="other").prompt_version
     assert len(make().prompt_version) == 12
 

@@ -50,6 +50,7 @@ def test_the_tutorial_does_what_it_says(reader: Reader) -> None:
 def test_the_commands_of_the_readme_work_on_the_table_of_the_tutorial(reader: Reader) -> None:
     [table] = [block for block in TUTORIAL if block.title == "tickets.csv"]
     reader.read(table)
+    Path("new.j2").write_text("What is this customer's mood? {{ body }}")
     Path("labels.csv").write_text("id,label\n1001,negative\n1002,positive\n")
 
     for block in README:

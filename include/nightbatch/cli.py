@@ -15,6 +15,7 @@ from nightbatch.cli_audit import audit
 from nightbatch.cli_cancel import cancel
 from nightbatch.cli_check import JOBS, check_files, find_job
 from nightbatch.cli_costs import costs
+from nightbatch.cli_diff import diff
 from nightbatch.cli_evaluate import evaluate
 from nightbatch.cli_frame import (
     EXIT_FAILED,
@@ -155,6 +156,7 @@ def run(  # noqa: PLR0913 - one argument for each option
         run_to_the_end(ports, loaded, window, options, as_json=as_json)
 
 
+app.command()(diff)
 app.command()(init)
 app.command()(schema)
 app.command()(status)

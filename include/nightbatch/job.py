@@ -125,8 +125,8 @@ class Job(Part):
 
     @property
     def prompt_version(self) -> str:
-        """Name the prompt, for the sink: its own version, else 12 hex digits of its content."""
-        return self.prompt.version or self.prompt.digest()
+        """Name the prompt, as it is stored with each answer: `triage-3@1f0c22a9be47`, or the hash alone."""
+        return self.prompt.named
 
     @property
     def budget_keys(self) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ class Prompt(Part):
     cache_prefix: bool = False
     """Ask the vendor to cache the system message where it wants to be asked."""
     version: str = Field(default="", max_length=100)
-    """What to call this prompt in the sink; by default the first 12 hex digits of the templates' SHA-256."""
+    """What to call this prompt; stored with each answer as `version@hash`, the hash being the first 12 hex digits of the templates' SHA-256."""  # noqa: E501 - one sentence is one line in docs/job-file.md
 
     @field_validator("user", "embed")
     @classmethod
@@ -104,6 +104,11 @@ class Prompt(Part):
     def template(self) -> PromptTemplate:
         """Compile the templates; for embeddings the text to embed stands in the place of the user's."""
         return PromptTemplate(self.system, self.embed if self.embed is not None else self.user or "")
+
+    @property
+    def named(self) -> str:
+        """Name it by its version, where it has one, and by its content: an edit that keeps the version shows."""
+        return f"{self.version}@{self.digest()}" if self.version else self.digest()
 
     def digest(self) -> str:
         """Name the templates by their content: 12 hex digits."""

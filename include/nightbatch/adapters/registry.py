@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from importlib import import_module
@@ -152,14 +152,14 @@ def open_provider(name: str, connection: Connection, *, request_timeout_s: float
     return provider
 
 
-def open_source(job: Job, connections: Connections) -> Source:
-    """Open what a job reads."""
-    spec = job.source
+def open_source(job: Job, connections: Connections, *, also: Iterable[str] = ()) -> Source:
+    """Open what a job reads; with more columns than it asks about, where others need them."""
+    spec, columns = job.source, tuple(dict.fromkeys((*job.columns, *also)))
     source: Source
     if isinstance(spec, FrameSourceSpec):
         source = _load("nightbatch.adapters.sources.frames:FrameSource")(
             spec.frame,
-            columns=job.columns,
+            columns=columns,
             time_column=spec.time_in,
             timezone=spec.timezone,
             name=spec.frame_name,
@@ -171,12 +171,12 @@ def open_source(job: Job, connections: Connections) -> Source:
             spec.files,
             connection=connection,
             format=spec.format,
-            columns=job.columns,
+            columns=columns,
             time_column=spec.time_in,
             timezone=spec.timezone,
         )
         return source
-    return _open_query(spec, job, connection)
+    return _open_query(spec, columns, connection)
 
 
 def open_files(uri: str, connection: Connection | None) -> Source:
@@ -192,9 +192,9 @@ def open_query(connection: Connection, sql: str) -> Source:
     return source
 
 
-def _open_query(spec: QuerySourceSpec, job: Job, connection: Connection | None) -> Source:
+def _open_query(spec: QuerySourceSpec, columns: tuple[str, ...], connection: Connection | None) -> Source:
     where = _by_type(QUERY_SOURCES, connection, spec.connection, use="a query source")
-    sql, columns = spec.query, job.columns
+    sql = spec.query
     if spec.watermark is not None:
         sql = _load("nightbatch.adapters.sources.query:bounded")(sql, column=spec.watermark.column, key=spec.key)
         columns = tuple(dict.fromkeys((*columns, spec.watermark.column)))

@@ -9,14 +9,14 @@ from decimal import Decimal
 from nightbatch.core.answer import AnswerChecker
 from nightbatch.core.request import Endpoint, Messages
 from nightbatch.core.result import Outcome, Result
-from nightbatch.core.verdict import Verdict, judge
+from nightbatch.core.verdict import Check, Verdict, judge
 from nightbatch.core.window import Window
 from nightbatch.errors import ProviderBusy
 from nightbatch.job import Job
 from nightbatch.ports import Ports
 
 from .lanes import OpenLane, open_lane
-from .pull import Tally, pull
+from .pull import Question, Tally, pull
 from .reads import reads
 from .redact import key_of, redact
 from .render import render
@@ -45,22 +45,29 @@ class Trial:
 def trials(ports: Ports, job: Job, window: Window, *, count: int) -> Iterator[Trial]:
     """Ask about the first records of a window, one after the other; nothing is written anywhere."""
     lane = open_lane(ports, job, 0)
-    check = AnswerChecker(job.answer.json_schema, embeddings=lane.endpoint is Endpoint.EMBEDDINGS)
+    check = checker(job, lane)
     rendered = render(pull(ports.source(), job, reads(ports.ledger, job, window), Tally(), limit=count), job)
     for part in redact(rendered, ports, job, key_of(ports, job)):
         for question in part:
-            if question.messages is None:
-                yield Trial(question.key, None, None, None, None, f"{question.reason}: {question.detail}")
-                continue
-            try:
-                result = _ask(ports, lane, question.messages)
-            except ProviderBusy as busy:
-                problem = f"{busy.provider} did not answer in {TRIES} tries: {busy.cause}"
-                yield Trial(question.key, question.messages, None, None, None, problem)
-                continue
-            known = bool(lane.realtime.input_usd)
-            cost = lane.realtime.cost_usd(result.usage) if known else None
-            yield Trial(question.key, question.messages, result, judge(result, check), cost)
+            yield try_one(ports, lane, check, question)
+
+
+def checker(job: Job, lane: OpenLane) -> AnswerChecker:
+    """Give what judges a job's answers."""
+    return AnswerChecker(job.answer.json_schema, embeddings=lane.endpoint is Endpoint.EMBEDDINGS)
+
+
+def try_one(ports: Ports, lane: OpenLane, check: Check, question: Question) -> Trial:
+    """Ask one question, judge its answer, and price it."""
+    if question.messages is None:
+        return Trial(question.key, None, None, None, None, f"{question.reason}: {question.detail}")
+    try:
+        result = _ask(ports, lane, question.messages)
+    except ProviderBusy as busy:
+        problem = f"{busy.provider} did not answer in {TRIES} tries: {busy.cause}"
+        return Trial(question.key, question.messages, None, None, None, problem)
+    cost = lane.realtime.cost_usd(result.usage) if lane.realtime.input_usd else None
+    return Trial(question.key, question.messages, result, judge(result, check), cost)
 
 
 def _ask(ports: Ports, lane: OpenLane, messages: Messages) -> Result:
