@@ -9,11 +9,11 @@ from datetime import timedelta
 from typing import Any
 
 from nightbatch import flow
-from nightbatch.core.batch import BatchStatus
+from nightbatch.core.batch import BatchState, BatchStatus
 from nightbatch.core.gaps import Gap
 from nightbatch.core.result import Outcome, Result
 from nightbatch.core.window import Window
-from nightbatch.errors import AccountTrouble, NightbatchError, StorageUnavailable
+from nightbatch.errors import AccountTrouble, NightbatchError, ProviderBusy, StorageUnavailable
 from nightbatch.job import Job
 from nightbatch.ports import Message, Settings
 from nightbatch.steps.absence import Sighting, fresh_message, missing_message, over_message, stale_message
@@ -86,6 +86,32 @@ def overdue() -> Message:
     later(stack, hours=27)
     flow.advance(ports_of(stack), job(), plan.shards[0].ref)
     return last(stack)
+
+
+def away() -> Message:
+    """The vendor has answered nothing for a while."""
+    return _vendor_outage()[0]
+
+
+def over_away() -> Message:
+    """It answers again."""
+    return next(message for message in _vendor_outage() if message.kind == "over")
+
+
+def _vendor_outage() -> list[Message]:
+    stack = Stack(RECORDS)
+    busy = ProviderBusy("openai", "looking at batch batch_0", cause="HTTP 503, server_error")
+    ends = stack.clock.now() + timedelta(hours=4, minutes=10)
+
+    def poll(batch_id: str) -> BatchState:
+        if stack.clock.now() < ends:
+            raise busy
+        return stack.provider.poll(batch_id)
+
+    provider = Otherwise(stack.provider, poll=poll)
+    settings = Settings("sqlite://", "memory://", poll_from_s=300, poll_to_s=300, ui_base_url=UI)
+    flow.run(stack.ports(settings=settings, provider=lambda *_: provider), job(), NIGHT)
+    return list(stack.notifier.messages)
 
 
 def failed() -> Message:
@@ -249,6 +275,8 @@ ALERTS: dict[str, Callable[[], Message]] = {
         at_risk,
         late,
         overdue,
+        away,
+        over_away,
         failed,
         failed_unplanned,
         incomplete,

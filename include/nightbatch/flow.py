@@ -64,6 +64,7 @@ from nightbatch.steps.telemetry import doing, doing_run, tell_ages
 from nightbatch.steps.tidy import check_staging
 from nightbatch.steps.untold import tell_again
 from nightbatch.steps.validate import validate
+from nightbatch.steps.vendor_outage import note_answer, note_sent, waits_for_vendor
 from nightbatch.steps.wait import wait
 from nightbatch.steps.warn import tell_lateness, watch_deadline
 
@@ -197,6 +198,7 @@ def advance(ports: Ports, job: Job, ref: ShardRef, *, sends: bool = True) -> Wai
         repeats = repeats + 1 if shard == before else 0
         if before is not None and before.state is not shard.state is ShardState.OPEN:
             note_sending_works(ports, job, shard)
+            note_sent(ports, job, shard)
         if repeats > 2:
             # Somebody else has the shard in hand and we only get in each other's way.
             until = ports.clock.now() + timedelta(seconds=min(5.0, ports.settings.poll_from_s))
@@ -212,6 +214,7 @@ def advance(ports: Ports, job: Job, ref: ShardRef, *, sends: bool = True) -> Wai
                 # Whoever settles the run is another process in Airflow, and must be able to say why.
                 ports.ledger.note_problem(ref, type(error).__name__, str(error))
                 raise
+        note_answer(ports, job, shard, outcome)
         if isinstance(outcome, Waiting) and outcome.overdue_since is not None:
             tell_overdue(ports, job, ports.ledger.run(ref.run), outcome.overdue_since, outcome.reason)
         if not isinstance(outcome, Moved):
@@ -239,8 +242,7 @@ def _look(ports: Ports, job: Job, shard: Shard) -> Outcome:
         # Another attempt moved the shard on while this one was at work: look where it is now.
         return Moved()
     except ProviderBusy as busy:
-        wait_s = busy.retry_after_s or ports.settings.poll_from_s
-        return Waiting(ports.clock.now() + timedelta(seconds=wait_s), str(busy))
+        return waits_for_vendor(ports, shard, busy)
 
 
 def _load(ports: Ports, job: Job, shard: Shard) -> Outcome:

@@ -252,7 +252,7 @@ class Notify(Part):
         "missing",
         "stale",
     )
-    """What to tell of: the deadline is at risk, was missed, the run failed or is incomplete, a window has no run, answers are older than `freshness`, or all went well."""  # noqa: E501 - one sentence is one line in docs/job-file.md
+    """What to tell of: the deadline is at risk, was missed, the run failed or is incomplete or its vendor does not answer, a window has no run, answers are older than `freshness`, or all went well."""  # noqa: E501 - one sentence is one line in docs/job-file.md
 
 
 Usd = Annotated[Decimal, Field(gt=0, allow_inf_nan=False)]

@@ -50,6 +50,8 @@ class Settings:
     """How long a shard that found the queue full waits before it asks again."""
     tell_again_s: float = 120.0
     """How long a message may be on its way before its sender is taken for dead, and it is sent once more."""
+    away_after_s: float = 1800.0
+    """How long a vendor may answer nothing before people are told."""
     missing_after_s: float = 3600.0
     """How long after its tick a window may be without a run before it is called missing."""
     redact_modules: str = ""
@@ -435,6 +437,7 @@ MessageKind = Literal[
     "at_risk",
     "late",
     "overdue",
+    "away",
     "failed",
     "incomplete",
     "account",
@@ -1024,6 +1027,9 @@ class Ledger(Protocol):
     # events
     def record_event(self, event_id: str, kind: str, run: str, payload: Mapping[str, Any], *, now: datetime) -> None:
         """Write an event down before anybody is told; the same id twice changes nothing."""
+
+    def forget_event(self, event_id: str) -> None:
+        """Remove an event that only counted; nothing happens to one that anybody was told of, or that is not there."""
 
     def may_deliver(self, event_id: str, channel: str, *, again_after: timedelta, now: datetime) -> bool:
         """

@@ -855,6 +855,17 @@ def test_an_event_is_recorded_once(ledger: SqlLedger, run: str) -> None:
     assert ledger.deliveries(run) == [("e1", "late", "mail")]
 
 
+def test_an_event_that_only_counted_can_be_forgotten_and_one_that_was_told_stays(ledger: SqlLedger) -> None:
+    for event in ("counted", "told"):
+        ledger.record_event(event, "hit", "away openai c", {}, now=NOW)
+    ledger.may_deliver("told", "mail", again_after=AGAIN, now=NOW)
+
+    for event in ("counted", "told", "nowhere"):
+        ledger.forget_event(event)
+
+    assert [event.event_id for event in ledger.events("away openai c")] == ["told"]
+
+
 def test_nobody_is_told_what_was_not_written_down(ledger: SqlLedger) -> None:
     with pytest.raises(LookupError, match="recorded before"):
         ledger.may_deliver("e1", "mail", again_after=AGAIN, now=NOW)

@@ -89,6 +89,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
         watching("batch_1", poll_from_s=30.0, poll_to_s=300.0, request_timeout_s=600.0),
         watching("batch_1", about="job=night run=night/g1 shard=r0-s000"),
         watching("batch_1", labels={"job_name": "night", "model": "gpt-5-mini"}),
+        watching("batch_1", away_after_s=60.0, is_away=True),
     ],
 )
 def test_a_trigger_survives_being_written_down(trigger: ShardTrigger) -> None:
@@ -142,6 +143,28 @@ def test_it_wakes_the_task_after_many_looks_in_a_row_failed(night: Night, monkey
     night.faults(http_5xx=1_000, on="retrieve_batch")
 
     assert asyncio.run(fired(watching(batch)))["reason"] == "2 looks in a row failed"
+
+
+def test_it_wakes_the_task_when_people_are_to_hear_that_the_vendor_does_not_answer(night: Night) -> None:
+    batch = sent(night)
+    night.faults(http_5xx=1_000, on="retrieve_batch")
+    began = datetime.now(UTC)
+
+    payload = asyncio.run(fired(watching(batch, away_after_s=0.5)))
+
+    since = datetime.fromisoformat(payload["failing_since_utc"])
+    assert "looks in a row failed" in payload["reason"]
+    assert began <= since <= datetime.now(UTC) - timedelta(seconds=0.5)
+
+
+def test_it_wakes_a_task_that_counts_an_outage_when_a_look_works(night: Night) -> None:
+    """Else people would hear of the end only when the batch ends."""
+    night.faults(stuck="in_progress", http_5xx=5, on="retrieve_batch")
+    batch = sent(night)
+
+    payload = asyncio.run(fired(watching(batch, is_away=True)))
+
+    assert (payload["failing_since_utc"], "the vendor answers again" in payload["reason"]) == ("", True)
 
 
 def test_it_wakes_the_task_with_the_reason_when_the_account_is_in_trouble(night: Night) -> None:

@@ -20,6 +20,12 @@ def record(
     insert_absent(connection, events, event_id=event_id, kind=kind, run=run, payload=dict(payload), recorded_utc=now)
 
 
+def forget(connection: sa.Connection, event_id: str) -> None:
+    """Remove an event that only counted; see the port."""
+    told = sa.exists().where(deliveries.c.event_id == event_id)
+    connection.execute(sa.delete(events).where(events.c.event_id == event_id, sa.not_(told)))
+
+
 def may_deliver(
     connection: sa.Connection, event_id: str, channel: str, *, again_after: timedelta, now: datetime
 ) -> bool:

@@ -348,6 +348,11 @@ class SqlLedger(Queueing, Tidying, Watching):
         with self._database.write() as connection:
             ledger_events.record(connection, event_id, kind, run, payload, now=now)
 
+    def forget_event(self, event_id: str) -> None:
+        """Remove an event that only counted."""
+        with self._database.write() as connection:
+            ledger_events.forget(connection, event_id)
+
     def may_deliver(self, event_id: str, channel: str, *, again_after: timedelta, now: datetime) -> bool:
         """Claim one delivery: True at most twice, so long apart, and never after `note_delivered`."""
         with self._database.write() as connection:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 REMIND_AFTER = timedelta(hours=20)
 """How long nobody hears of an outage again: a job that is hit every night is told of every night."""
-OVER = "over"
+OVER, TOLD = "over", "told"
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Outage:
     hits: tuple[Hit, ...]
     """In order; empty for a subject that never had one."""
     is_over: bool
+    told: frozenset[int] = frozenset()
+    """On which of its days people were told, by `day`; of outages only that are told after they lasted a while."""
 
     @property
     def is_open(self) -> bool:
@@ -63,13 +65,17 @@ class Outage:
         """Add up the rows that were hit, of each run those of its last hit."""
         return sum({hit.run: hit.rows for hit in self.hits}.values())
 
+    def day(self, at: datetime) -> int:
+        """Count the days of an outage, from 0, as long as those after which people are reminded."""
+        return int((at - self.began_utc) / REMIND_AFTER)
+
     def is_told_by(self, run: str, kind: str) -> bool:
         """Say whether people hear of this run's hit: it is the first of its kind, or the first after long."""
         told: set[int] = set()
         for hit in self.hits:
-            span = int((hit.at_utc - self.began_utc) / REMIND_AFTER)
-            if hit.kind == kind and span not in told:
-                told.add(span)
+            day = self.day(hit.at_utc)
+            if hit.kind == kind and day not in told:
+                told.add(day)
                 if hit.run == run:
                     return True
         return False
@@ -85,8 +91,18 @@ def over_id(subject: str, number: int) -> str:
     return f"{subject}:{number}:{OVER}"
 
 
-def latest(subject: str, hits: Iterable[Hit], overs: Iterable[int]) -> Outage:
-    """Find a subject's latest outage among all hits, in order, and the numbers of the outages that are over."""
+def told_id(subject: str, number: int, day: int) -> str:
+    """Name what people were told of an outage on one of its days."""
+    return f"{subject}:{number}:{TOLD}:{day}"
+
+
+def latest(subject: str, hits: Iterable[Hit], overs: Iterable[int], told: Iterable[tuple[int, int]] = ()) -> Outage:
+    """
+    Find a subject's latest outage.
+
+    Among all hits, in order, the numbers of the outages that are over, and the number and day of what was told.
+    """
     found, over = list(hits), set(overs)
     number = max([hit.number for hit in found] + list(over), default=0)
-    return Outage(subject, number, tuple(hit for hit in found if hit.number == number), number in over)
+    days = frozenset(day for of, day in told if of == number)
+    return Outage(subject, number, tuple(hit for hit in found if hit.number == number), number in over, days)

@@ -178,8 +178,8 @@ class BatchSensor(DatasetsOfAJob, BaseOperator):
             ports = task_ports(self.job)
             if event is None:
                 _take_up_again(ports, ref)
-            note_look(ports, ref, event or {})
             job = flow.sealed_job(ports, ref.run)
+            note_look(ports, job, ref, event or {})
             outcome = flow.advance(ports, job, ref)
         self._find_link(ports, ref)
         if isinstance(outcome, Waiting):

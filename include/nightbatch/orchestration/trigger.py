@@ -30,7 +30,16 @@ after 8 s (measured 2026-11).
 """
 
 MAX_FAILED_LOOKS = 20
-"""So many failing polls in a row wake the task, whose log then tells why."""
+"""
+So many failing polls in a row wake the task, whose log then tells why.
+
+It wakes sooner where people are to be told that the vendor does not answer, and, once it has counted that, as soon as
+a look works: what tells people is the task, which has the ledger.
+"""
+
+
+AWAY_AFTER_S = 1800.0
+"""After so many seconds of looks that failed the task is woken to tell people, where it does not say otherwise."""
 
 
 class ShardTrigger(BaseTrigger):
@@ -55,6 +64,8 @@ class ShardTrigger(BaseTrigger):
         poll_from_s: float = 30.0,
         poll_to_s: float = 300.0,
         request_timeout_s: float = 60.0,
+        away_after_s: float = AWAY_AFTER_S,
+        is_away: bool = False,
         about: str = "",
         labels: Mapping[str, str] | None = None,
         version: str = __version__,
@@ -64,6 +75,10 @@ class ShardTrigger(BaseTrigger):
         self.until, self.created = until, created
         self.provider, self.connection, self.batch_id = provider, connection, batch_id
         self.poll_from_s, self.poll_to_s, self.request_timeout_s = poll_from_s, poll_to_s, request_timeout_s
+        self.away_after_s = away_after_s
+        """How long looks may fail before the task is woken to tell people."""
+        self.is_away = is_away
+        """Whether the task's own look failed: then it has counted that, and the first look that works wakes it too."""
         self.about = about
         """Job, run and shard, for the log: `job=reviews run=… shard=r0-s003`."""
         self.labels = dict(labels or {})
@@ -71,12 +86,15 @@ class ShardTrigger(BaseTrigger):
         self.version, self.newer = version, newer
         """The version of the task that waits, and what only later versions than this one know."""
         self.last_seen: datetime | None = None
+        self.failing_since: datetime | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Give the path and the arguments to make this trigger again in another triggerer."""
         names = ("until", "provider", "connection", "batch_id", "created", "poll_from_s", "poll_to_s")
         arguments = {name: getattr(self, name) for name in (*names, "request_timeout_s", "about", "version")}
         arguments |= {"labels": self.labels} if self.labels else {}
+        arguments |= {"away_after_s": self.away_after_s} if self.away_after_s != AWAY_AFTER_S else {}
+        arguments |= {"is_away": True} if self.is_away else {}
         arguments |= self.newer
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
@@ -86,8 +104,8 @@ class ShardTrigger(BaseTrigger):
             self.log.warning("%s [%s]", problem, self.about)
         if self.batch_id:
             reason = await self._watch_batch_or_wait()
-            seen = self.last_seen.isoformat() if self.last_seen else ""
-            yield _event(reason, batch_id=self.batch_id, seen_utc=seen)
+            seen, failing = (at.isoformat() if at else "" for at in (self.last_seen, self.failing_since))
+            yield _event(reason, batch_id=self.batch_id, seen_utc=seen, failing_since_utc=failing)
         else:
             await self._wait()
             yield _event("the time has come")
@@ -124,14 +142,15 @@ class ShardTrigger(BaseTrigger):
                 failed += 1
                 tell_failed_look(self.labels, error)
                 self.log.warning("look %d failed: %s [%s batch=%s]", failed, error, self.about, self.batch_id)
-                if failed >= MAX_FAILED_LOOKS:
+                self.failing_since = self.failing_since or datetime.now(UTC)
+                if self._must_be_told(failed):
                     return f"{failed} looks in a row failed"
                 continue
             except NightbatchError as error:
                 # Account trouble and the like: the task says it in its own log, where people look.
                 tell_failed_look(self.labels, error)
                 return str(error)
-            failed = 0
+            failed, self.failing_since = 0, None
             now = datetime.now(UTC)
             tell_age(now)
             if state.status is not BatchStatus.NOT_FOUND:
@@ -140,7 +159,14 @@ class ShardTrigger(BaseTrigger):
             was_overdue = decide(state, now=began, last_seen=began).overdue_since is not None
             if decision.next is not Next.WAIT or (decision.overdue_since is not None and not was_overdue):
                 return decision.reason
+            if self.is_away:
+                return f"the vendor answers again: {decision.reason}"
             self.log.info("%s [%s batch=%s]", decision.reason, self.about, self.batch_id)
+
+    def _must_be_told(self, failed: int) -> bool:
+        since = self.failing_since
+        is_long = since is not None and (datetime.now(UTC) - since).total_seconds() >= self.away_after_s
+        return failed >= MAX_FAILED_LOOKS or is_long
 
     async def _poll(self) -> BatchState:
         connections = await airflow_connections([self.connection])

@@ -6,24 +6,31 @@ from collections.abc import Mapping
 
 from nightbatch.core.batch import BatchState, BatchStatus
 from nightbatch.core.ids import ShardRef
+from nightbatch.job import Job
 from nightbatch.ports import Ports
 from nightbatch.steps.outcome import Waiting
+from nightbatch.steps.tell import wants
+from nightbatch.steps.vendor_outage import count_away
 
 from .trigger import ShardTrigger
 from .versions import warn_of_triggerer
 from .windows import instant
 
 
-def note_look(ports: Ports, ref: ShardRef, event: Mapping[str, str]) -> None:
+def note_look(ports: Ports, job: Job, ref: ShardRef, event: Mapping[str, str]) -> None:
     """
-    Note in the ledger when the trigger last saw the batch.
+    Note in the ledger when the trigger last saw the batch, and since when the vendor has not answered it.
 
     It waited for hours and wrote nothing; without this, one 404 now would look like the end of a long absence.
     """
     warn_of_triggerer(event)
+    shard = ports.ledger.shard(ref)
+    if event.get("failing_since_utc") and wants(job, "away"):
+        # Whether people are to be told is seen by the task's own look, which comes next.
+        count_away(ports, job, shard, since=instant(event["failing_since_utc"]))
     if not event.get("seen_utc"):
         return
-    attempt = ports.ledger.shard(ref).current
+    attempt = shard.current
     if attempt is not None and attempt.batch_id == event["batch_id"]:
         state = BatchState(event["batch_id"], BatchStatus.RUNNING, attempt.vendor_status)
         ports.ledger.note_seen(attempt.attempt_id, state, now=instant(event["seen_utc"]))
@@ -42,6 +49,8 @@ def trigger_for(waiting: Waiting, ports: Ports, *, about: str) -> ShardTrigger:
         created=batch.created_utc.isoformat(),
         poll_from_s=ports.settings.poll_from_s,
         poll_to_s=ports.settings.poll_to_s,
+        away_after_s=ports.settings.away_after_s,
+        is_away=bool(waiting.away),
         about=about,
         labels=dict(batch.labels),
     )

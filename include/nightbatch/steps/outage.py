@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime
 
-from nightbatch.core.outage import OVER, Hit, Outage, hit_id, latest, over_id
+from nightbatch.core.outage import OVER, TOLD, Hit, Outage, hit_id, latest, over_id, told_id
 from nightbatch.job import Job
-from nightbatch.ports import Event, Message, MessageKind, Ports
+from nightbatch.ports import Event, Message, Ports
 
 from .figures import moment, span
 from .tell import tell
 
 HIT = "hit"
-"""The kind of the events that count; they are never sent."""
+"""The kind of the events that count; they are never sent, nor are those of the kind `told`."""
 
 
 def audience(job: Job) -> str:
@@ -26,6 +27,11 @@ def account_subject(job: Job, provider: str, connection: str) -> str:
     return f"account {provider} {connection} {audience(job)}"
 
 
+def away_subject(job: Job, provider: str, connection: str) -> str:
+    """Name the silence of a vendor."""
+    return f"away {provider} {connection} {audience(job)}"
+
+
 def deadline_subject(job: Job) -> str:
     """Name the lateness of a job."""
     return f"{job.name}/deadline"
@@ -36,7 +42,8 @@ def outage_of(ports: Ports, subject: str) -> Outage:
     events = ports.ledger.events(subject)
     hits = [_hit(event) for event in events if event.kind == HIT]
     overs = [int(event.event_id.split(":")[-2]) for event in events if event.kind == OVER]
-    return latest(subject, hits, overs)
+    told = [(event.payload["number"], event.payload["day"]) for event in events if event.kind == TOLD]
+    return latest(subject, hits, overs, told)
 
 
 def _hit(event: Event) -> Hit:
@@ -44,13 +51,32 @@ def _hit(event: Event) -> Hit:
     return Hit(counted["number"], counted["kind"], counted["run"], counted["rows"], event.recorded_utc)
 
 
-def hit(ports: Ports, run: str, subject: str, kind: MessageKind, *, rows: int) -> tuple[Outage, bool]:
-    """Count a run to the outage of a subject; gives the outage, and whether people are to hear of this hit."""
+def hit(
+    ports: Ports, run: str, subject: str, kind: str, *, rows: int, at: datetime | None = None
+) -> tuple[Outage, bool]:
+    """
+    Count a run to the outage of a subject; gives the outage, and whether people are to hear of this hit.
+
+    `at` is when it met the outage, where that was not now.
+    """
     number = outage_of(ports, subject).next_number
     payload = {"number": number, "kind": kind, "run": run, "rows": rows}
-    ports.ledger.record_event(hit_id(subject, number, kind, run), HIT, subject, payload, now=ports.clock.now())
+    ports.ledger.record_event(hit_id(subject, number, kind, run), HIT, subject, payload, now=at or ports.clock.now())
     outage = outage_of(ports, subject)
     return outage, outage.is_told_by(run, kind)
+
+
+def note_told(ports: Ports, outage: Outage, day: int) -> None:
+    """Write down that people were told of an outage on one of its days."""
+    payload = {"number": outage.number, "day": day}
+    told = told_id(outage.subject, outage.number, day)
+    ports.ledger.record_event(told, TOLD, outage.subject, payload, now=ports.clock.now())
+
+
+def forget(ports: Ports, outage: Outage) -> None:
+    """Forget an outage that nobody was told of: it was a blip, and blips are many."""
+    for one in outage.hits:
+        ports.ledger.forget_event(hit_id(outage.subject, outage.number, one.kind, one.run))
 
 
 def close(ports: Ports, run: str, outage: Outage, message: Message | None) -> None:

@@ -11,6 +11,9 @@ from datetime import datetime
 class Moved:
     """The shard is in another state now, or somebody else moved it: look again at once."""
 
+    away: str = ""
+    """What the vendor's silence looked like, where it did not answer."""
+
 
 @dataclass(frozen=True)
 class BatchWait:
@@ -33,6 +36,8 @@ class Waiting:
     batch: BatchWait | None = None
     overdue_since: datetime | None = None
     """Since when the vendor's own time is over: people are to be told, once."""
+    away: str = ""
+    """What the vendor's silence looked like, where it did not answer."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class Finished:
     """The shard is loaded, or held: nothing more will happen to it in this run."""
 
     state: str
+    away: str = ""
+    """Never anything: what is finished asked nobody."""
 
 
 Outcome = Moved | Waiting | Finished

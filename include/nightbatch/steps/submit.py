@@ -139,13 +139,14 @@ class _Sending:
             raise
         except CreateUnclear as unclear:
             until = self.ports.clock.now() + timedelta(seconds=min(5.0, self.ports.settings.poll_from_s))
-            return Waiting(until, f"asks {self.provider.name} whether a lost create succeeded ({unclear.cause})")
+            reason = f"asks {self.provider.name} whether a lost create succeeded ({unclear.cause})"
+            return Waiting(until, reason, away=str(unclear))
         except QueueFull as full:
             return self._end_full(full, file_id)
         except ProviderBusy as busy:
-            return self._end(
-                "refused", str(busy), file_id, wait_s=busy.retry_after_s or self.ports.settings.poll_from_s
-            )
+            wait_s = busy.retry_after_s or self._pause_s()
+            self._end("refused", str(busy), file_id, wait_s=wait_s)
+            return Moved(away=str(busy))
         except AccountTrouble as trouble:
             return self._end("refused", str(trouble), file_id, hold=Reason.ACCOUNT)
         except RequestRefused as refused:
@@ -184,6 +185,13 @@ class _Sending:
             lines=self._in_time(_pieces(self.ports.store, plan.requests_name)),
             endpoint=self.job.request_spec(plan.choice).endpoint,
             label=label_of(self.ports, self.attempt),
+        )
+
+    def _pause_s(self) -> float:
+        """Leave a vendor that is away for hours alone for longer at each try: a try may cost the start of a worker."""
+        settings = self.ports.settings
+        return min(
+            settings.poll_from_s * 2.0 ** min(self.shard.attempts, 10), max(settings.poll_from_s, settings.poll_to_s)
         )
 
     def _check_time(self) -> None:

@@ -18,6 +18,7 @@ OCCASIONS: dict[MessageKind, str] = {
     "at_risk": "at_risk",
     "late": "late",
     "overdue": "late",
+    "away": "failed",
     "failed": "failed",
     "incomplete": "failed",
     "account": "failed",

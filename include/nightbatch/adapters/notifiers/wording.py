@@ -12,6 +12,7 @@ KINDS: dict[MessageKind, str] = {
     "at_risk": "Deadline (SLA) at risk",
     "late": "Deadline (SLA) missed",
     "overdue": "Batch overdue at the vendor",
+    "away": "Vendor does not answer",
     "failed": "Run failed",
     "incomplete": "Run incomplete",
     "account": "Account cannot be used",
@@ -40,6 +41,7 @@ Urgency = Literal["act", "look", "good"]
 URGENCY: dict[MessageKind, Urgency] = {
     "at_risk": "look",
     "overdue": "look",
+    "away": "look",
     "cancelled": "look",
     "missing_over": "look",
     "stale_over": "good",
