@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightbatch.core.gaps import RunSpan
+from nightbatch.core.gaps import RunSpan, fresh_until
 from nightbatch.core.watermark import unread_from
 from nightbatch.core.window import Window
 
@@ -99,3 +99,13 @@ def test_no_record_that_came_within_the_grace_is_missed(starts, grace_hours, row
         is_found = any(window.start <= at < window.end and seen <= looked for window, looked in looks)
         if begin <= at < next_reads:
             assert is_found, f"{at}, seen {seen}, is read by none"
+
+
+def test_answers_reach_no_further_than_what_was_read() -> None:
+    """A run that began at noon knows nothing of the afternoon, until the next one has read it."""
+    noon = night(1).start + 12 * HOUR
+    early = ran(1, read=Window(night(1).start, noon), started_utc=noon, is_answered=True)
+
+    assert fresh_until([ran(0, is_answered=True), early]) == noon
+    whole = ran(2, read=Window(noon, night(2).end), is_answered=True)
+    assert fresh_until([ran(0, is_answered=True), early, whole]) == night(2).end

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from nightbatch import flow
+from nightbatch.core.gaps import Gap
 from nightbatch.core.result import Outcome, Result
 from nightbatch.core.window import Window
 from nightbatch.errors import BadSource, RunFailed, RunIncomplete, RunOverlaps
 from nightbatch.ports import Chunk, Ports
+from nightbatch.steps.absence import Sighting, missing_message
 from nightbatch.steps.reads import reads
 from nightbatch.steps.settle import Books
 from tests.memory_stack import NIGHT, Stack, job_of
@@ -231,3 +233,13 @@ def test_another_column_begins_anew_and_what_is_known_is_not_paid_again(stack: S
 
     assert source.reads[-1] == Window(NIGHT.start, window(3).end)
     assert (found.counts.pulled, found.counts.unchanged) == (1, 1)
+
+
+def test_who_is_told_of_a_night_without_a_run_reads_that_the_next_one_reads_it() -> None:
+    gap = Gap((window(1),), is_open=False)
+    message = missing_message("event", [Sighting(JOB, (gap,), "it was paused")], now=window(3).end)
+
+    assert message.happens_next == (
+        "Windows that went by are not run by themselves. "
+        "The next run of reviews reads what was added in them, skipped ones included."
+    )

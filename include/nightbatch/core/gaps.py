@@ -31,6 +31,11 @@ class RunSpan:
         """Give the time whose records it holds: its window, and what it read before."""
         return self.window if self.read is None else Window(min(self.window.start, self.read.start), self.window.end)
 
+    @property
+    def knows(self) -> Window:
+        """Give the time whose records it has seen: not what came after it began, where its window was not over."""
+        return self.window if self.read is None else Window(self.covers.start, self.read.end)
+
 
 @dataclass(frozen=True)
 class Gap:
@@ -114,7 +119,7 @@ def fresh_until(runs: Sequence[RunSpan], *, skipped: Iterable[Window] = (), read
     may still have its old answer in the sink. The age of the oldest answer in use is the time since then. Where every
     run reads all records (`reads_all`), the last answered one alone says it.
     """
-    answered = [run.covers for run in runs if run.is_whole and run.is_answered]
+    answered = [run.knows for run in runs if run.is_whole and run.is_answered]
     begin = first_known(runs)
     if not answered or begin is None:
         return None

@@ -156,6 +156,9 @@ def _happens_next(found: Sequence[Sighting]) -> list[str]:
     said = [f"Airflow runs what {', '.join(runs)} missed by itself once it can (catch_up: run)."] if runs else []
     if any(one.left for one in found):
         said.append("Windows that went by are not run by themselves." if not runs else "Other windows are not.")
+    by_mark = [one.job.name for one in found if one.job.source.watermark is not None]
+    if by_mark:
+        said.append(f"The next run of {', '.join(by_mark)} reads what was added in them, skipped ones included.")
     if any(one.is_out for one in found):
         said.append("This outage is told once, and once more when it is over.")
     return said
