@@ -98,7 +98,7 @@ def breaks() -> str:
         (
             int(HOUR / PACE.prepare_row),
             "prepare takes an hour on one core",
-            "split the source into jobs, or map prepare over its parts",
+            "`source.parts` shares it out to several workers",
         ),
         (
             100 * gigabytes // SEEN_BYTES,

@@ -10,6 +10,7 @@ import typer
 from nightbatch import cli_progress as progress
 from nightbatch import cli_show as show
 from nightbatch.cli_check import JOBS
+from nightbatch.cli_crew import crew_of
 from nightbatch.cli_frame import (
     EXIT_FAILED,
     Json,
@@ -132,7 +133,7 @@ def run_to_the_end(ports: Ports, job: Job, window: Window, options: Options, *, 
 
     try:
         with progress.bars(quiet=as_json) as watch:
-            books = flow.run(ports, job, window, options, watch=watch)
+            books = flow.run(ports, job, window, options, watch=watch, crew=crew_of(job))
     except (RunIncomplete, RunFailed, DoesNotAddUp) as error:
         show.bad_ending(flow.books_of(ports.ledger.run(error.run_id)), error, as_json=as_json)
         raise typer.Exit(EXIT_FAILED) from None

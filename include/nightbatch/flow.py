@@ -50,7 +50,10 @@ from nightbatch.steps.late import late_shards
 from nightbatch.steps.load import context_of, load
 from nightbatch.steps.outcome import Finished, Moved, Outcome, Waiting
 from nightbatch.steps.overdue import tell_overdue
-from nightbatch.steps.planning import Options, Progress, Watch, look_ahead, seal_plan, with_model
+from nightbatch.steps.parts import Crew, Errand, opened
+from nightbatch.steps.parts_mend import do, reading
+from nightbatch.steps.planning import Options, Reading, look_ahead, seal_plan, spread_out, with_model
+from nightbatch.steps.progress import Progress, Watch
 from nightbatch.steps.quality import hold_load, hold_send
 from nightbatch.steps.release import QUALITY, decided, let_go, stands_still, stopped
 from nightbatch.steps.release import discard as discard_held
@@ -72,14 +75,21 @@ log = logger(__name__)
 
 
 def run(
-    ports: Ports, job: Job, window: Window, options: Options | None = None, *, watch: Watch = lambda _: None
+    ports: Ports,
+    job: Job,
+    window: Window,
+    options: Options | None = None,
+    *,
+    watch: Watch = lambda _: None,
+    crew: Crew | None = None,
 ) -> Books:
     """
     Do one job for one window from beginning to end, and wait for it.
 
-    Run again after a crash or an ending in RunIncomplete, it goes on where it stands. Raises what settle raises.
+    Run again after a crash or an ending in RunIncomplete, it goes on where it stands. A job that is read in parts has
+    them read by the crew. Raises what settle raises.
     """
-    plan = _prepare_when_free(ports, job, window, options or Options(), watch)
+    plan = _prepare_when_free(ports, job, window, options or Options(), watch, crew)
     sealed = sealed_job(ports, plan.run)
     for number in range(sealed.rounds + 1):
         if not _finish_shards(ports, sealed, plan, watch):
@@ -98,19 +108,79 @@ def run(
 
 
 def prepare(
-    ports: Ports, job: Job, window: Window, options: Options | None = None, *, watch: Watch = lambda _: None
+    ports: Ports,
+    job: Job,
+    window: Window,
+    options: Options | None = None,
+    *,
+    watch: Watch = lambda _: None,
+    spread: str = "",
+    crew: Crew | None = None,
 ) -> RoundPlan:
     """
     Pull, render and pack a window's records, and seal the plan.
 
     A window that has a sealed plan gives that plan and reads no source. One that ended incomplete gets a new
     generation made of its pending rows alone. With `retry`, dead letters get a new generation of their own, once.
+    `spread` is what `split` gave; without it the crew, where there is one, reads a source in parts that may be.
     Raises RunOverlaps where another run holds the window.
     """
     options = options or Options()
     job = with_model(job, options.model)
     if options.retry is not None and not was_heard(ports.ledger, job.name, window, options.retry):
         return _send_dead_again(ports, job, window, options.retry, options)
+    past, run = _take_window(ports, job, window, options)
+    with about(job=job.name, run=run.run):
+        sealed = ports.ledger.sealed(run.run, 0)
+        if sealed is not None and run.state == "open":
+            ports.ledger.resume(run.run, now=ports.clock.now())
+        if sealed is not None and run.state == "open":
+            _mend_sink(ports, run)
+        if sealed is None:
+            ports.sink(job).prepare(context_of(run))
+            with doing_run(ports, "prepare", run.run):
+                read = _in_parts(ports, job, run, past, options, spread, crew)
+                sealed = seal_plan(ports, job, run, past, options, watch, read=read)
+            log.info("prepare: %s requests in %d shards", f"{sealed.facts['counts']['requests']:,}", len(sealed.shards))
+        bury(ports, unsealed(sealed.facts, run=sealed.run), sealed)
+    return sealed
+
+
+def split(ports: Ports, job: Job, window: Window, options: Options | None = None) -> list[Errand]:
+    """
+    Before `prepare`, where it is done by several workers: cut the source into parts, and name what each is to do.
+
+    Empty where there is nothing to share out: `prepare` does it all. Raises what `prepare` raises before it reads.
+    """
+    options = options or Options()
+    job = with_model(job, options.model)
+    if options.retry is not None:
+        return []
+    past, run = _take_window(ports, job, window, options)
+    with about(job=job.name, run=run.run):
+        if ports.ledger.sealed(run.run, 0) is not None:
+            return []
+        ports.sink(job).prepare(context_of(run))
+        spread = spread_out(ports, job, run, past, options)
+        return reading(spread) if spread else []
+
+
+def read_part(
+    ports: Ports, job: Job, errand: Errand, reopen: Callable[[Job], Ports], *, watch: Watch = lambda _: None
+) -> None:
+    """
+    Do one of the errands that `split` named: read one part, or find that it was read.
+
+    `ports` are those of `job`; where the source was split by another version of it, they are opened again for that.
+    """
+    spread = opened(ports.store, errand.spread)
+    split_job = spread.read_job()
+    with about(job=job.name, run=spread.run):
+        do(ports if split_job == job else reopen(split_job), errand, watch)
+
+
+def _take_window(ports: Ports, job: Job, window: Window, options: Options) -> tuple[Past, Run]:
+    """Open the run of a window, or find it. Raises RunOverlaps."""
     past = past_of(ports.ledger, job.name, window, limit=options.limit, asker=options.force)
     if options.release or options.discard:
         _decide(ports, past, options)
@@ -121,19 +191,25 @@ def prepare(
     run = ports.ledger.open_run(job.name, window, now=ports.clock.now(), force=past.wants_new_plan, overlap=overlap)
     past.check_enough(run)
     check_staging(run)
-    with about(job=job.name, run=run.run):
-        sealed = ports.ledger.sealed(run.run, 0)
-        if sealed is not None and run.state == "open":
-            ports.ledger.resume(run.run, now=ports.clock.now())
-        if sealed is not None and run.state == "open":
-            _mend_sink(ports, run)
-        if sealed is None:
-            ports.sink(job).prepare(context_of(run))
-            with doing_run(ports, "prepare", run.run):
-                sealed = seal_plan(ports, job, run, past, options, watch)
-            log.info("prepare: %s requests in %d shards", f"{sealed.facts['counts']['requests']:,}", len(sealed.shards))
-        bury(ports, unsealed(sealed.facts, run=sealed.run), sealed)
-    return sealed
+    return past, run
+
+
+def _in_parts(
+    ports: Ports, job: Job, run: Run, past: Past, options: Options, name: str, crew: Crew | None
+) -> Reading | None:
+    """Give the parts that a run's source was split into, or is split into now; None where one worker reads it all."""
+    if name:
+        spread = opened(ports.store, name)
+        if spread.run == run.run:
+            return Reading(spread, crew or _by_myself)
+        log.warning("prepare: the parts are those of run %s, which was closed; all is read anew", spread.run)
+        return None
+    found = spread_out(ports, job, run, past, options) if crew else None
+    return Reading(found, crew) if found and crew else None
+
+
+def _by_myself(errands: Sequence[Errand]) -> None:
+    """Leave all errands to whoever needs what they make."""
 
 
 def _mend_sink(ports: Ports, run: Run) -> None:
@@ -403,10 +479,12 @@ def due_utc(ports: Ports, job: Job, run: Run) -> datetime | None:
 # --- waiting in one process -----------------------------------------------------------------------------------
 
 
-def _prepare_when_free(ports: Ports, job: Job, window: Window, options: Options, watch: Watch) -> RoundPlan:
+def _prepare_when_free(
+    ports: Ports, job: Job, window: Window, options: Options, watch: Watch, crew: Crew | None
+) -> RoundPlan:
     while True:
         try:
-            return prepare(ports, job, window, options, watch=watch)
+            return prepare(ports, job, window, options, watch=watch, crew=crew)
         except RunOverlaps as overlap:
             other = ports.ledger.run(overlap.other_run)
             if other.window == window and options.retry is None:
@@ -489,10 +567,13 @@ def _watch_deadline(ports: Ports, job: Job, run: str) -> None:
 
 __all__ = [
     "Ask",
+    "Crew",
+    "Errand",
     "Estimate",
     "OpenLane",
     "Options",
     "Progress",
+    "Watch",
     "advance",
     "advance_late",
     "books_of",
@@ -504,8 +585,10 @@ __all__ = [
     "finish",
     "look_ahead",
     "prepare",
+    "read_part",
     "run",
     "sealed_job",
+    "split",
     "tell_deadline",
     "with_model",
 ]

@@ -42,6 +42,8 @@ class SourceSpec(Part):
     """An expression over the record (Jinja2, like `priority != "urgent"`); records for which it is false are left out and counted."""  # noqa: E501 - one sentence is one line in docs/job-file.md
     timezone: Zone | None = None
     """The zone of times in the data that carry none."""
+    parts: Annotated[int, Field(ge=1, le=500)] = 1
+    """Read it in up to so many parts side by side, by several workers; for sources of a million records and more."""
     overlap: Duration = timedelta(0)
     """Read the window from so much earlier on, like `2h`, for records that arrive late; those that were asked before are not sent again."""  # noqa: E501 - one sentence is one line in docs/job-file.md
     watermark: Watermark | None = None

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -54,6 +54,8 @@ class Settings:
     """How long a vendor may answer nothing before people are told."""
     missing_after_s: float = 3600.0
     """How long after its tick a window may be without a run before it is called missing."""
+    part_bytes: int = 32_000_000
+    """A source that is read in parts has none smaller than so many bytes, where sizes are known."""
     redact_modules: str = ""
     """The modules, with commas between, whose functions job files may name under `redact.functions`."""
     ui_base_url: str = ""
@@ -176,6 +178,27 @@ class Source(Protocol):
     @property
     def identity(self) -> str:
         """Name what is read, without secrets, so that a sink that is the same thing is found out."""
+
+
+@runtime_checkable
+class PartedSource(Source, Protocol):
+    """A source that several workers can read side by side, a part each."""
+
+    def parts(self, window: Window, *, most: int, least_bytes: int) -> list[dict[str, Any]]:
+        """
+        Cut what a window reads into at most `most` parts, each told in JSON values.
+
+        Together they hold each record once. No part is smaller than `least_bytes`, where sizes are known. Raises as
+        `read` does.
+        """
+
+    def read_part(self, window: Window, part: Mapping[str, Any], *, seen: dict[str, bool]) -> Iterator[Chunk]:
+        """
+        Stream the records of one part, as `read` does those of all.
+
+        Into `seen` goes, at its end, whether any record of the part had a column, for those that another part may
+        have; nothing where the part has no records. A column that none had makes the source a BadSource.
+        """
 
 
 @dataclass(frozen=True)

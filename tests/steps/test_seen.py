@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nightbatch.steps.parts_sets import sets
 from nightbatch.steps.seen import seen
 from tests.memory_stack import NIGHT
 from tests.steps.shards import UNHURRIED
@@ -38,6 +40,7 @@ def test_two_runs_know_nothing_of_each_other() -> None:
         assert other.is_new_key("k")
 
 
-def test_all_is_one_transaction_since_one_for_each_row_takes_most_of_the_time() -> None:
-    with seen() as memory:
+@pytest.mark.parametrize("opened", [seen, sets])
+def test_all_is_one_transaction_since_one_for_each_row_takes_most_of_the_time(opened) -> None:
+    with opened() as memory:
         assert memory._db.in_transaction

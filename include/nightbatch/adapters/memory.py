@@ -15,6 +15,7 @@ import pyarrow as pa
 from nightbatch.adapters.clock import FixedClock, SystemClock
 from nightbatch.adapters.object_store_names import check_name
 from nightbatch.core.money import Price
+from nightbatch.core.parts import cut
 from nightbatch.core.window import Window
 from nightbatch.errors import BadSink, Transient
 from nightbatch.ports import Chunk, GivenAnswer, HeldAnswer, MergeCounts, Message, SinkContext
@@ -130,6 +131,17 @@ class MemorySource:
         self.reads.append(window)
         chunks = self._chunks(window) if callable(self._chunks) else self._chunks
         yield from (chunk for chunk in chunks if chunk.rows)
+
+    def parts(self, window: Window, *, most: int, least_bytes: int) -> list[dict[str, Any]]:
+        """Cut the chunks into parts; their bytes are not asked."""
+        chunks = list(self._chunks(window) if callable(self._chunks) else self._chunks)
+        found = cut([len(chunk.rows) for chunk in chunks], most=most, least=1)
+        return [{"from": part.start, "to": part.stop} for part in found]
+
+    def read_part(self, window: Window, part: Mapping[str, Any], *, seen: dict[str, bool]) -> Iterator[Chunk]:
+        """Stream the records of a part."""
+        chunks = list(self._chunks(window) if callable(self._chunks) else self._chunks)
+        yield from (chunk for chunk in chunks[part["from"] : part["to"]] if chunk.rows)
 
     @property
     def identity(self) -> str:

@@ -79,8 +79,9 @@ def settings_from(environ: Mapping[str, str]) -> Settings:
         try:
             chosen[field.name] = types[field.name](value)
         except ValueError as error:
+            remedy = "Give seconds." if field.name.endswith("_s") else "Give a whole number."
             raise ConnectionInvalid(
-                f"NIGHTBATCH_{field.name.upper()}", problem=f"{value!r} is not a number", remedy="Give seconds."
+                f"NIGHTBATCH_{field.name.upper()}", problem=f"{value!r} is not a number", remedy=remedy
             ) from error
     return Settings(**chosen)
 

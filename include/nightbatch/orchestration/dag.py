@@ -14,7 +14,14 @@ from nightbatch.job import FileSinkSpec, Job
 from nightbatch.job_file import load_jobs
 
 from .deadlines import alerts
-from .tasks import BatchSensor, InvalidJobOperator, PrepareOperator, RetryOperator, SettleOperator
+from .parts import PartsOperator, ReadOperator
+from .tasks import (
+    BatchSensor,
+    InvalidJobOperator,
+    PrepareOperator,
+    RetryOperator,
+    SettleOperator,
+)
 from .windows import params
 
 RETRIES: dict[str, Any] = {
@@ -56,7 +63,7 @@ def build_dag(job: Job, **overrides: Any) -> DAG:
 
 
 def _tasks(job: Job) -> None:
-    before: Any = PrepareOperator(task_id="prepare", job=job, doc_md="Pull the window's records, render, pack, seal.")
+    before: Any = _prepare(job)
     retries = []
     for number in range(job.rounds + 1):
         with TaskGroup(f"round_{number}", tooltip=_round_words(number)):
@@ -85,6 +92,24 @@ def _tasks(job: Job) -> None:
         doc_md="Add everything up, tell people, and fail if anything is pending, failed or does not add up.",
     )
     retries >> settle
+
+
+def _prepare(job: Job) -> Any:
+    words = "Pull the window's records, render, pack, seal."
+    if job.source.parts == 1:
+        return PrepareOperator(task_id="prepare", job=job, doc_md=words)
+    parts = PartsOperator(task_id="parts", job=job, doc_md="Cut the source into parts. Clear it to read all anew.")
+    read = ReadOperator.partial(
+        task_id="read",
+        job=job,
+        map_index_template="{{ part_name }}",
+        doc_md="One part: pull, render, pack. Cleared, it gives what it gave; what was not read is read.",
+    ).expand(part=parts.output)
+    # Without parts `read` is skipped, and `prepare` does it all.
+    rule = TriggerRule.NONE_FAILED
+    prepare = PrepareOperator(task_id="prepare", job=job, trigger_rule=rule, doc_md="Put the parts together, and seal.")
+    read >> prepare
+    return prepare
 
 
 def _round_words(number: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from textwrap import wrap
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -24,8 +24,8 @@ from nightbatch.steps.outcome import Waiting
 
 from .connections import task_ports
 from .lineage import DatasetsOfAJob
-from .trigger import ShardTrigger
-from .waking import note_look, trigger_for
+from .progress import log_progress
+from .waking import note_look, trigger_for, wait_for_window
 from .windows import options_of, window_of
 
 log = logger(__name__)
@@ -34,6 +34,8 @@ LOG_WIDTH = 100
 """Characters of a line that Airflow's page of logs shows beside the grid, on a screen of 1,440 pixels."""
 RUN_KEY = "run"
 """XCom key under which `prepare` names the run in the ledger."""
+SPREAD_KEY = "spread"
+"""XCom key under which `parts` names how the source was split; empty where it was not."""
 DRY_RUN_KEY = "dry_run"
 """XCom key under which the `prepare` of a dry run leaves its figures."""
 
@@ -100,17 +102,16 @@ class PrepareOperator(DatasetsOfAJob, BaseOperator):
 
     def execute(self, context: Any, event: Any = None) -> list[dict[str, Any]]:
         """Seal the window's plan; waits, without a worker, for another run that holds the window."""
+        spread = context["ti"].xcom_pull(task_ids="parts", key=SPREAD_KEY) if self.job.source.parts > 1 else ""
         with airflow_failures():
             ports, window, options = task_ports(self.job), window_of(context), options_of(context)
             if context["params"].get("dry_run"):
                 self._look_ahead(ports, context)
             try:
-                plan = flow.prepare(ports, self.job, window, options, watch=self._log_progress)
+                watch = log_progress(self.log)
+                plan = flow.prepare(ports, self.job, window, options, watch=watch, spread=spread or "")
             except RunOverlaps as overlap:
-                self.log.info("%s", overlap)
-                until = ports.clock.now().timestamp() + ports.settings.poll_from_s
-                moment = datetime.fromtimestamp(until, tz=ports.clock.now().tzinfo)
-                self.defer(trigger=ShardTrigger(until=moment.isoformat()), method_name="execute")
+                wait_for_window(self, ports, overlap)
         context["ti"].xcom_push(key=RUN_KEY, value=plan.run)
         self.log.info("run %s: %s", plan.run, plan.facts["counts"])
         return shard_refs(plan)
@@ -128,10 +129,6 @@ class PrepareOperator(DatasetsOfAJob, BaseOperator):
             f"{found.expected_usd} USD expected, {found.worst_usd} USD at worst "
             f"(real time: {found.realtime_expected_usd} expected). {said}"
         )
-
-    def _log_progress(self, step: flow.Progress) -> None:
-        if step.done % 50_000 < 500:
-            self.log.info("%s: %s records, %s", step.phase, f"{step.done:,}", step.note)
 
 
 class BatchLink(BaseOperatorLink):

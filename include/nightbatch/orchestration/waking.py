@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
+from typing import NoReturn
+
+from airflow.sdk import BaseOperator
 
 from nightbatch.core.batch import BatchState, BatchStatus
 from nightbatch.core.ids import ShardRef
+from nightbatch.errors import RunOverlaps
 from nightbatch.job import Job
 from nightbatch.ports import Ports
 from nightbatch.steps.outcome import Waiting
@@ -54,3 +59,11 @@ def trigger_for(waiting: Waiting, ports: Ports, *, about: str) -> ShardTrigger:
         about=about,
         labels=dict(batch.labels),
     )
+
+
+def wait_for_window(operator: BaseOperator, ports: Ports, overlap: RunOverlaps) -> NoReturn:
+    """Look again in a while whether the other run has ended; holds no worker."""
+    operator.log.info("%s", overlap)
+    until = ports.clock.now() + timedelta(seconds=ports.settings.poll_from_s)
+    operator.defer(trigger=ShardTrigger(until=until.isoformat()), method_name="execute")
+    raise overlap  # what never comes to pass: deferring raises

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -214,12 +215,9 @@ def filling(fillers: Iterable[ShardFiller]) -> Iterator[None]:
         raise
 
 
-def numbers(run: str, round_: int) -> Iterator[ShardRef]:
-    """Count the shards of a round."""
-    shard = 0
-    while True:
-        yield ShardRef(run, round_, shard)
-        shard += 1
+def numbers(run: str, round_: int, *, first: int = 0, step: int = 1) -> Iterator[ShardRef]:
+    """Count the shards of a round; with a step several count side by side and never meet."""
+    return (ShardRef(run, round_, shard) for shard in count(first, step))
 
 
 def fingerprint(lane: OpenLane, body: bytes) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from itertools import chain
 from typing import cast
 
+from nightbatch.core.shard import ShardPlan
 from nightbatch.core.window import Window
 from nightbatch.errors import StaleAttempt
 from nightbatch.job import Job
@@ -22,6 +23,9 @@ from .estimate import Estimate, NoStore, estimate
 from .forecast import forecast
 from .lanes import packing_lane
 from .overlap import dead_before
+from .parts import Crew, Spread, split
+from .parts_mend import gather
+from .progress import Progress, Watch
 from .pull import Question, Tally, pull, pull_pending
 from .reads import reach, reads
 from .redact import KEY, key_of, redact
@@ -54,19 +58,6 @@ class Options:
     """Send the window's dead letters again, and nothing else; reads no source."""
 
 
-@dataclass(frozen=True)
-class Progress:
-    """What a watcher is told while a run goes on."""
-
-    phase: str
-    done: int
-    total: int | None = None
-    note: str = ""
-
-
-Watch = Callable[[Progress], None]
-
-
 def with_model(job: Job, model: str) -> Job:
     """Put another model first; the same job where `model` is empty."""
     if not model:
@@ -77,17 +68,57 @@ def with_model(job: Job, model: str) -> Job:
     return job.model_copy(update={"models": (first, *rest)})
 
 
-def seal_plan(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch: Watch) -> RoundPlan:
-    """Seal a plan; once more where another window's run took the same pending rows a moment earlier."""
+def spread_out(ports: Ports, job: Job, run: Run, past: Past, options: Options) -> Spread | None:
+    """Split what a run reads into parts; None where it reads no source, only the first records, or too few of them."""
+    if past.goes_on_from(run) is not None or options.limit is not None:
+        return None
+    pending = pending_for(ports.ledger, run, limit=None)
+    canary_rows = job.canary.rows if job.canary and wants_canary(ports.ledger, job, None) else 0
+    return split(ports, job, run, pending, refresh=options.refresh, canary_rows=canary_rows)
+
+
+def seal_plan(
+    ports: Ports, job: Job, run: Run, past: Past, options: Options, watch: Watch, *, read: Reading | None = None
+) -> RoundPlan:
+    """
+    Seal a plan; once more where another window's run took the same pending rows a moment earlier.
+
+    `read` are the parts that the source was split into, and who reads them.
+    """
     while True:
         try:
-            return _seal(ports, job, run, past, options, watch)
+            made = _in_parts(ports, read, watch) if read else _as_one(ports, job, run, past, options, watch)
+            return _seal(ports, run, past, options, made)
         except StaleAttempt:
             if ports.ledger.run(run.run).state != "open":
                 raise
+            read = None  # the parts hold rows that another run has by now
 
 
-def _seal(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch: Watch) -> RoundPlan:
+@dataclass(frozen=True)
+class Reading:
+    """A source that was split into parts, and who reads them."""
+
+    spread: Spread
+    crew: Crew
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a plan is made of."""
+
+    job: Job
+    shards: tuple[ShardPlan, ...]
+    counts: dict[str, int]
+    dead_reasons: dict[str, int]
+    files: dict[str, str]
+    pending: Sequence[PendingFile]
+    redaction_key: str
+    price_note: str
+    has_canary: bool
+
+
+def _as_one(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch: Watch) -> _Made:
     # Each attempt writes to a folder of its own, so two at once cannot mix their files; the first to seal wins.
     folder = f"{run.run}/round-0/{ports.clock.now():%H%M%S%f}"
     pending, goes_on_from = pending_for(ports.ledger, run, limit=options.limit), past.goes_on_from(run)
@@ -108,26 +139,52 @@ def _seal(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch:
         packed = packing.pack(hidden, filler, ports.store, folder, seen=memory, tally=tally)
     counts = asdict(tally)
     dead_reasons = counts.pop("dead_reasons")
+    files = {name: getattr(packed, name) for name in _FILES}
+    has_canary = bool(filler.first_rows)
+    return _Made(job, packed.shards, counts, dead_reasons, files, pending, key, lane.price_note, has_canary)
+
+
+_FILES = ("duplicates_name", "duplicates_sha256", "dead_name", "dead_sha256")
+
+
+def _in_parts(ports: Ports, read: Reading, watch: Watch) -> _Made:
+    spread, job = read.spread, read.spread.read_job()
+    watch(Progress("prepare", 0, note=f"{len(spread.parts)} parts"))
+    found = gather(ports, spread, read.crew)
+    counts = found.sorted.counts
+    watch(Progress("prepare", counts["pulled"] + counts["from_pending"], note=f"{counts['requests']:,} requests"))
+    return _Made(
+        job,
+        found.shards,
+        counts,
+        found.sorted.dead_reasons,
+        {name: getattr(found.sorted, name) for name in _FILES},
+        spread.pending,
+        key_of(ports, job),
+        packing_lane(ports, job, 0).price_note,
+        spread.canary_rows > 0,
+    )
+
+
+def _seal(ports: Ports, run: Run, past: Past, options: Options, made: _Made) -> RoundPlan:
+    job, goes_on_from = made.job, past.goes_on_from(run)
     facts = {
-        "counts": counts,
-        "dead_reasons": dead_reasons,
-        "duplicates_name": packed.duplicates_name,
-        "duplicates_sha256": packed.duplicates_sha256,
-        "dead_name": packed.dead_name,
-        "dead_sha256": packed.dead_sha256,
+        "counts": made.counts,
+        "dead_reasons": made.dead_reasons,
+        **made.files,
         **facts_of(job),
-        **({KEY: key} if job.redact else {}),
+        **({KEY: made.redaction_key} if job.redact else {}),
         "forced_by": options.force,
         "limit": goes_on_from.plan.get("limit") if goes_on_from and goes_on_from.plan else options.limit,
         "goes_on": goes_on_from is not None,
         SHARES: sharing(goes_on_from),
         **({} if goes_on_from else reach(ports.ledger, job, run)),
         "deadline_utc": options.deadline_utc.isoformat() if options.deadline_utc else "",
-        "price_note": lane.price_note,
-        "canary_rows": filler.plans[0].rows if filler.first_rows and len(filler.plans) > 1 else 0,
+        "price_note": made.price_note,
+        "canary_rows": made.shards[0].rows if made.has_canary and len(made.shards) > 1 else 0,
     }
-    plan = RoundPlan(run.run, 0, packed.shards, facts)
-    return tell_plan(ports, job, plan, ports.ledger.seal(plan, pending=pending, now=ports.clock.now()))
+    plan = RoundPlan(run.run, 0, made.shards, facts)
+    return tell_plan(ports, job, plan, ports.ledger.seal(plan, pending=made.pending, now=ports.clock.now()))
 
 
 def _learn(ports: Ports, job: Job, window: Window, memory: Seen, options: Options) -> None:

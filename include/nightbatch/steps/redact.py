@@ -25,12 +25,15 @@ _Hidden = tuple[str, dict[str, str]]
 
 def key_of(ports: Ports, job: Job) -> str:
     """Give the key that the job's latest plan with redaction was sealed with; a new one where there is none."""
-    if job.redact is None:
-        return ""
+    return "" if job.redact is None else kept_key(ports, job) or secrets.token_hex(32)
+
+
+def kept_key(ports: Ports, job: Job) -> str:
+    """Give the key of the job's latest plan with redaction; empty where none has one yet."""
     for run in ports.ledger.runs(job=job.name, limit=1_000):
         if run.plan and run.plan.get(KEY):
             return str(run.plan[KEY])
-    return secrets.token_hex(32)
+    return ""
 
 
 def redact(parts: Iterable[list[Question]], ports: Ports, job: Job, key: str) -> Iterator[list[Question]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -79,6 +80,18 @@ class DuckDBSource:
             self._query.check_naive([relation.columns[index] for index in naive])
             names = tuple(relation.columns[index] for index in picks)
             yield from chunks(names, self._rows(reader, picks), self._chunk_rows)
+
+    def parts(self, window: Window, *, most: int, least_bytes: int) -> list[dict[str, Any]]:
+        """Cut the rows by a hash of their key; each part runs the query, so it must give the same rows each time."""
+        return self._query.hash_parts(most)
+
+    def read_part(self, window: Window, part: Mapping[str, Any], *, seen: dict[str, bool]) -> Iterator[Chunk]:
+        """Stream the rows of one part; see the port. A column that is missing is refused at once, as by `read`."""
+        key = '"' + str(part["key"]).replace('"', '""') + '"'
+        test = f"coalesce(hash({key}::VARCHAR), 0) % {int(part['of'])} = {int(part['part'])}"
+        one = copy(self)
+        one._query = self._query.part(test)
+        yield from one.read(window)
 
     def _rows(self, reader: pa.RecordBatchReader, picks: list[int]) -> Iterator[tuple[Any, ...]]:
         for batch in reader:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from nightbatch.adapters.object_store import ObjectStore
 from nightbatch.adapters.sources.files_match import find_files, fixed_identity, render_uri
+from nightbatch.adapters.sources.files_parts import check_size, parts_of
 from nightbatch.adapters.sources.files_time import TimeFilter, ZoneUnknown
 from nightbatch.adapters.sources.formats import Format, format_of, read_records
 from nightbatch.adapters.sources.pieces import Piece, Wanted
@@ -66,17 +68,46 @@ class FileSource:
         """
         uri = render_uri(self._uri, window)
         store, names = find_files(uri, self._connection)
-        filter_ = TimeFilter(self._time_column, window, self._timezone) if self._time_column else None
+        filter_ = self._filter(window)
         wanted = self._wanted(filter_)
+        seen: dict[str, bool] = {}
+        yield from self._chunks(store, [(name, wanted) for name in names], filter_, seen)
+        if not all(seen.values()):
+            _refuse_missing(uri, wanted, [column for column, is_there in seen.items() if not is_there])
+
+    def parts(self, window: Window, *, most: int, least_bytes: int) -> list[dict[str, Any]]:
+        """Cut the files of a window into parts: files in a row, and row groups of Parquet files that are large."""
+        store, names = find_files(render_uri(self._uri, window), self._connection)
+        formats = {name: self._format or format_of(name) for name in names}
+        return parts_of(store, formats, most=most, least_bytes=least_bytes)
+
+    def read_part(self, window: Window, part: Mapping[str, Any], *, seen: dict[str, bool]) -> Iterator[Chunk]:
+        """Stream the records of one part; see the port. Raises BadSource for a file that is not as it was."""
+        store, _ = find_files(render_uri(self._uri, window), self._connection)
+        filter_ = self._filter(window)
+        wanted = self._wanted(filter_)
+        files = []
+        for name, size_bytes, first, end in part["files"]:
+            check_size(store, name, size_bytes)
+            files.append((name, replace(wanted, groups=(first, end))))
+        yield from self._chunks(store, files, filter_, seen)
+
+    def _filter(self, window: Window) -> TimeFilter | None:
+        return TimeFilter(self._time_column, window, self._timezone) if self._time_column else None
+
+    def _chunks(
+        self, store: ObjectStore, files: list[tuple[str, Wanted]], filter_: TimeFilter | None, seen: dict[str, bool]
+    ) -> Iterator[Chunk]:
         found_any = False
-        for name in names:
+        for name, wanted in files:
             for piece in self._pieces(store, name, wanted):
                 found_any = found_any or bool(piece.rows or piece.unreadable)
                 chunk = _chunk(piece, self._columns, filter_, store.uri(name))
                 if chunk.rows or chunk.unreadable:
                     yield chunk
         if found_any:
-            _check_seen(uri, wanted)
+            wanted = files[0][1]  # what was seen is one set for all of them
+            seen.update({column: column in wanted.seen for column in wanted.columns or ()})
 
     def _wanted(self, filter_: TimeFilter | None) -> Wanted:
         columns = self._columns
@@ -136,13 +167,11 @@ def _inside(piece: Piece, filter_: TimeFilter, uri: str) -> tuple[list[tuple[Any
     return inside, tuple(timeless)
 
 
-def _check_seen(uri: str, wanted: Wanted) -> None:
+def _refuse_missing(uri: str, wanted: Wanted, missing: list[str]) -> None:
     """Refuse a column that not one record had: a misspelt name must not become a column of nulls."""
-    missing = [column for column in wanted.columns or () if column not in wanted.seen]
-    if missing:
-        there = f"; there are {', '.join(wanted.present[:30])}" if wanted.present else ""
-        raise BadSource(
-            uri,
-            problem=f"not one record has a field {', '.join(missing)}{there}",
-            remedy="Correct the column's name; where it may be absent, write it as null in at least one record",
-        )
+    there = f"; there are {', '.join(wanted.present[:30])}" if wanted.present else ""
+    raise BadSource(
+        uri,
+        problem=f"not one record has a field {', '.join(missing)}{there}",
+        remedy="Correct the column's name; where it may be absent, write it as null in at least one record",
+    )

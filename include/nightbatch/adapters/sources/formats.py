@@ -69,10 +69,11 @@ def _read_parquet(file: BinaryIO, uri: str, wanted: Wanted) -> Iterator[Piece]:
         # Unbuffered: Arrow keeps a buffer of its own for each column, and seeks between them.
         parquet = pq.ParquetFile(getattr(file, "raw", file), buffer_size=BLOCK_BYTES, pre_buffer=False)
     columns, missing = columns_of(uri, wanted, tuple(parquet.schema_arrow.names))
+    groups = range(parquet.num_row_groups)[slice(*wanted.groups)]
     if missing:
-        yield from without_columns(uri, wanted, missing, (f"row {at + 1}" for at in range(parquet.metadata.num_rows)))
+        yield from without_columns(uri, wanted, missing, (f"row {at + 1}" for at in _rows_of(parquet.metadata, groups)))
         return
-    for group in range(parquet.num_row_groups):
+    for group in groups:
         place = f"row group {group + 1} of {parquet.num_row_groups}"
         with complains(uri, lambda place=place: place):  # type: ignore[misc]  # bound now, on purpose
             if _is_outside(parquet.metadata.row_group(group), wanted):
@@ -81,6 +82,12 @@ def _read_parquet(file: BinaryIO, uri: str, wanted: Wanted) -> Iterator[Piece]:
                 wanted.chunk_rows, row_groups=[group], columns=list(columns), use_threads=False
             ):
                 yield Piece(place, columns, rows_of(batch.select(columns)))
+
+
+def _rows_of(metadata: Any, groups: range) -> range:
+    """Give the numbers of the rows of some row groups in a row, from 0."""
+    sizes = [metadata.row_group(group).num_rows for group in range(groups.stop)]
+    return range(sum(sizes[: groups.start]), sum(sizes))
 
 
 def _is_outside(group: Any, wanted: Wanted) -> bool:

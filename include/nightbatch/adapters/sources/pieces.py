@@ -45,6 +45,8 @@ class Wanted:
     time_column: str = ""
     present: list[str] = field(default_factory=list)
     """Filled by the readers: the columns of a file that lacked an asked one."""
+    groups: tuple[int | None, int | None] = (None, None)
+    """Which row groups of a Parquet file to read: from the first on, and before the second."""
 
 
 def columns_of(uri: str, wanted: Wanted, present: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from typing import Any
 
 import psycopg
@@ -65,6 +66,18 @@ class PostgresSource:
             with database.transaction():
                 database.execute("SELECT set_config('TimeZone', %s, true)", [self._query.session_zone])
                 yield from self._stream(database, window)
+
+    def parts(self, window: Window, *, most: int, least_bytes: int) -> list[dict[str, Any]]:
+        """Cut the rows by a hash of their key; each part runs the query, so it must give the same rows each time."""
+        return self._query.hash_parts(most)
+
+    def read_part(self, window: Window, part: Mapping[str, Any], *, seen: dict[str, bool]) -> Iterator[Chunk]:
+        """Stream the rows of one part; see the port. A column that is missing is refused at once, as by `read`."""
+        key = '"' + str(part["key"]).replace('"', '""') + '"'
+        test = f"(coalesce(hashtext({key}::text), 0)::bigint & 2147483647) % {int(part['of'])} = {int(part['part'])}"
+        one = copy(self)
+        one._query = self._query.part(test)
+        yield from one.read(window)
 
     def _stream(self, database: psycopg.Connection, window: Window) -> Iterator[Chunk]:
         described = _describe(database, self._query.query.text)

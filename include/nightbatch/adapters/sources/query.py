@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, tzinfo
 from itertools import chain, pairwise
 from typing import Any
@@ -22,6 +22,8 @@ _OPENING = re.compile(
 )
 _ESCAPED_END = re.compile(r"(?:[^'\\]|\\.|'')*'", re.DOTALL)
 _TABLE = re.compile(rf"\b(?:from|join)\s+((?:{NAME}\s*\.\s*)*{NAME})", re.IGNORECASE)
+_CLOSING = re.compile(r";\s*(?:--[^\n]*\s*)*$")
+"""A closing semicolon, which would end the statement inside brackets; a newline ends the comment behind it."""
 _STEP = timedelta(minutes=15)
 _REACH = timedelta(hours=26)
 """Further back than this no change of a zone's offset reaches."""
@@ -94,10 +96,8 @@ def bounded(sql: str, *, column: str, key: str) -> str:
     Records without a time are in every window: they belong to none, and must not be left out in silence. Pure.
     """
     time, name = (f'"{one.replace(chr(34), chr(34) * 2)}"' for one in (column, key))
-    # A closing semicolon would end the statement inside the brackets; the newline ends a comment.
-    inner = re.sub(r";\s*(?:--[^\n]*\s*)*$", "", sql)
     return (
-        f"SELECT * FROM ({inner}\n) AS nb_records "  # noqa: S608 - the job's own query, and names that are quoted
+        f"SELECT * FROM ({_CLOSING.sub('', sql)}\n) AS nb_records "  # noqa: S608 - the job's own query, and names that are quoted
         f"WHERE {time} IS NULL OR ({time} >= :window_start AND {time} < :window_end) ORDER BY {time}, {name}"
     )
 
@@ -166,6 +166,15 @@ class WindowQuery:
                 "outside quotes and comments; or say `whole_table: true` if every run is to read all of them.",
             )
         return cls(source, query, _zone(timezone, source), None if columns is None else tuple(columns))
+
+    def part(self, test: str) -> WindowQuery:
+        """Give the query of one part: of the rows for which an SQL condition is true."""
+        text = f"SELECT * FROM ({_CLOSING.sub('', self.query.text)}\n) AS nb_whole WHERE {test}"  # noqa: S608 - by the adapters
+        return replace(self, query=replace(self.query, text=text))
+
+    def hash_parts(self, most: int) -> list[dict[str, Any]]:
+        """Cut it into parts by a hash of the first asked column, the key: how large it is, nobody knows yet."""
+        return [{"key": self.columns[0], "part": part, "of": most} for part in range(most)] if self.columns else []
 
     @property
     def session_zone(self) -> str:

@@ -1,0 +1,138 @@
+"""The last of the parts: shards from which requests fell out are packed anew, and all becomes one plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from nightbatch.core.ids import ShardRef, custom_id_prefix, run_code
+from nightbatch.core.shard import ShardPlan
+from nightbatch.ports import Encoder, Ports
+
+from .lanes import packing_lane
+from .pack import Carried, ShardFiller, filling, numbers
+from .parquet import read_rows
+from .parts import Crew, Errand, Spread, once, opened
+from .parts_read import read
+from .parts_sort import Sorted, all_parts, shards_of, sort
+from .progress import Watch, nobody
+from .validate import lines
+
+_BODY = b"\0"
+"""Stands for a body where a line is only looked at; no encoder writes it."""
+
+
+@dataclass(frozen=True)
+class Mended:
+    """The shards that one group was packed into."""
+
+    shards: tuple[ShardPlan, ...]
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """All that becomes the plan."""
+
+    shards: tuple[ShardPlan, ...]
+    sorted: Sorted
+
+
+def do(ports: Ports, errand: Errand, watch: Watch = nobody) -> None:
+    """Do one errand; does nothing where it was done."""
+    spread = opened(ports.store, errand.spread)
+    if errand.kind == "read":
+        read(ports, spread, errand.number, watch)
+    else:
+        mend(ports, spread, errand.number)
+
+
+def reading(spread: Spread) -> list[Errand]:
+    """Name what can be done side by side at first."""
+    return [Errand(spread.name, "read", number) for number in range(len(spread.parts))]
+
+
+def gather(ports: Ports, spread: Spread, crew: Crew) -> Gathered:
+    """Put all parts together, having done by the crew what was not done yet."""
+    crew(reading(spread))
+    found = sort(ports, spread)
+    crew([Errand(spread.name, "mend", number) for number in range(len(found.anew))])
+    plans = shards_of(all_parts(ports, spread))
+    shards = [plans[at] for at in found.standing]
+    for number in range(len(found.anew)):
+        shards += mend(ports, spread, number).shards
+    return Gathered(tuple(sorted(shards, key=lambda plan: plan.ref)), found)
+
+
+def mend(ports: Ports, spread: Spread, number: int) -> Mended:
+    """Pack one group anew, once for all."""
+    name = f"{spread.folder}/mended-{number:03d}.json"
+    return once(ports.store, name, Mended, lambda: _mend(ports, spread, number))
+
+
+def _mend(ports: Ports, spread: Spread, number: int) -> Mended:
+    found, plans = sort(ports, spread), shards_of(all_parts(ports, spread))
+    makes_canary = found.begins_with_canary and number == 0
+    filler = ShardFiller(
+        ports.store,
+        packing_lane(ports, spread.read_job(), 0),
+        ledger=ports.ledger.ledger_id,
+        folder=f"{spread.folder}/mended-{number:03d}-{ports.clock.now():%H%M%S%f}",
+        numbers=_free_numbers(spread, found, plans, number),
+        first_rows=spread.canary_rows if makes_canary else None,
+    )
+    drops = _Drops(ports, found.drops_name)
+    starts = [0]
+    for plan in plans:
+        starts.append(starts[-1] + plan.rows)
+    with filling([filler]):
+        for at in found.anew[number]:
+            _refill(ports, plans[at], filler, drops.within(starts[at], starts[at + 1]))
+        return Mended(tuple(filler.close()))
+
+
+def _free_numbers(spread: Spread, found: Sorted, plans: list[ShardPlan], number: int) -> Iterator[ShardRef]:
+    """Give the numbers of the shards that are packed anew, then such as no shard and no other group has."""
+    freed = {plans[at].ref for at in found.anew[number]}
+    if found.begins_with_canary and number == 0:
+        freed.add(ShardRef(spread.run, 0, 0))
+    top = max(plan.ref.shard for plan in plans) + 1
+    return chain(sorted(freed), numbers(spread.run, 0, first=top + number, step=len(found.anew)))
+
+
+class _Drops:
+    """The requests that fall out, read once from front to back."""
+
+    def __init__(self, ports: Ports, name: str) -> None:
+        self._places = (place for (place,) in read_rows(ports.store, name, ("place",)))
+        self._next = next(self._places, None)
+
+    def within(self, start: int, end: int) -> set[int]:
+        """Give the rows of one shard that fall out; later calls are about later shards."""
+        rows: set[int] = set()
+        while self._next is not None and self._next < end:
+            if self._next >= start:
+                rows.add(self._next - start)
+            self._next = next(self._places, None)
+        return rows
+
+
+def _refill(ports: Ports, plan: ShardPlan, filler: ShardFiller, drops: set[int]) -> None:
+    prefix = custom_id_prefix(ports.ledger.ledger_id, run_code(plan.ref.run), plan.ref.round, plan.ref.shard)
+    columns = ("key", "fingerprint", "window_end", "originals")
+    requests = zip(
+        lines(ports.store, plan.requests_name), read_rows(ports.store, plan.index_name, columns), strict=True
+    )
+    for row, (line, (key, print_, *carried)) in enumerate(requests):
+        if row not in drops:
+            body = body_of(filler.lane.encoder, f"{prefix}{row}", line + b"\n")
+            filler.add(body, key=key, fingerprint=print_, sends=1, carried=Carried(*carried))
+
+
+def body_of(encoder: Encoder, custom_id: str, line: bytes) -> bytes:
+    """Unwrap the body of a line that the encoder made. Raises ValueError for one that it did not make so."""
+    head, _, tail = encoder.line(custom_id, _BODY).partition(_BODY)
+    body = line[len(head) : len(line) - len(tail)]
+    if encoder.line(custom_id, body) != line:
+        raise ValueError(f"the line of {custom_id} is not one that its encoder made")
+    return body
