@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightbatch.core.profile import MAX_VALUES, Band, Measure, Profile, Profiler, fields_of
+from nightbatch.core.profile import MAX_VALUES, Band, Measure, Profile, Profiler, fields_of, path_of, values_at
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -68,6 +68,26 @@ def test_answers_are_counted_by_value_length_and_band() -> None:
         chars={"reason": 9},
         outside={"sure": 1, "price.amount": 1, "reason": 1},
     )
+
+
+def test_enums_inside_arrays_are_counted_item_by_item() -> None:
+    aspect = {"type": "object", "properties": {"about": SCHEMA["$defs"]["rating"], "text": {"type": "string"}}}
+    schema = {
+        "type": "object",
+        "properties": {
+            "topics": {"type": "array", "items": {"$ref": "#/$defs/topic"}},
+            "aspects": {"anyOf": [{"type": "array", "items": aspect}, {"type": "null"}]},
+        },
+        "$defs": {"topic": {"type": "string", "enum": ["price", "sound"]}},
+    }
+    profiler = Profiler(schema)
+    profiler.add(json.dumps({"topics": ["price", "sound", "price"], "aspects": [{"about": "good", "text": "x"}, {}]}))
+    profiler.add(json.dumps({"topics": [], "aspects": None}))
+
+    assert [one.name for one in fields_of(schema)] == ["topics[]", "aspects[].about"]
+    assert profiler.profile == Profile(2, {"topics[]": {"price": 2, "sound": 1}, "aspects[].about": {"good": 1}})
+    assert profiler.profile.share("topics[]", "sound") == pytest.approx(1 / 3)
+    assert values_at(path_of("aspects[].about"), {"aspects": [{"about": "bad"}, {}, 3]}) == ["bad", None, None]
 
 
 def test_free_text_has_a_length() -> None:

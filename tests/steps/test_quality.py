@@ -22,7 +22,7 @@ from nightbatch.ports import Ports, Run
 from nightbatch.steps.audit import audit
 from nightbatch.steps.examples import examples
 from nightbatch.steps.outcome import Finished
-from nightbatch.steps.release import discard, let_go
+from nightbatch.steps.release import discard, let_go, why
 from tests.memory_deaths import Deaths
 from tests.memory_stack import NEXT_NIGHT, NIGHT, Stack, job_of, later
 from tests.steps.shards import answered
@@ -369,6 +369,23 @@ def test_examples_are_of_what_is_different_twenty_at_most_and_only_when_asked_fo
     assert {one.key for one in shown} <= {f"n{n}" for n in range(7)}
     assert json.loads(shown[0].answer) == {"rating": "bad", "why": SECRET}
     assert len(few) == 2
+
+
+def test_values_inside_an_array_are_compared_too_and_shown() -> None:
+    rating = SCHEMA["properties"]["rating"]
+    schema = {"type": "object", "properties": {"moods": {"type": "array", "items": rating}}, "required": ["moods"]}
+    job, stack = rated_job(answer={"schema": {**schema, "additionalProperties": False}}), stand()
+    for window, moods in ((NIGHT, ["good", "good", "bad"]), (NEXT_NIGHT, ["good", "bad", "bad"])):
+        stack.vendor.answer = lambda *_, moods=moods: answered(json.dumps({"moods": moods}))
+        if window is NIGHT:
+            flow.run(stack.ports(), job, window)
+            stack.records = [(f"n{n}", f"new {n}") for n in range(8)]
+    run = held_back(stack, job=job)
+    gate = stack.ledger.gate(run.run, "quality")
+    assert gate is not None
+
+    assert "moods[] = bad: 66.7% of the items in" in why(gate)
+    assert [json.loads(one.answer) for one in examples(stack.ledger, stack.store, gate, most=1)] == [{"moods": moods}]
 
 
 def test_housekeeping_keeps_what_waits_for_a_person_and_sends_no_message_each_day() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -15,6 +15,9 @@ WHOLE = "answer"
 
 MAX_VALUES = 100
 """A field with more values than these is not counted by value: the ledger keeps the counts of every shard."""
+
+EACH = "[]"
+"""A step of a path: each item of an array. `topics[]` is what a field is called whose path is `topics`, then this."""
 
 _MAX_DEPTH = 5
 
@@ -42,14 +45,23 @@ class Field:
 
     @property
     def name(self) -> str:
-        """Name it as a job file does: `rating`, or `price.currency` inside an object."""
-        return ".".join(self.path) or WHOLE
+        """Name it as a job file does: `rating`, `price.currency` inside an object, `topics[]` for items of an array."""
+        return ".".join(self.path).replace(f".{EACH}", EACH) or WHOLE
+
+    @property
+    def is_many(self) -> bool:
+        """Say whether an answer may hold it several times, or not at all: it stands inside an array."""
+        return EACH in self.path
 
     def of(self, answer: Any) -> Any:
-        """Find its value in a decoded answer; None where it is absent."""
+        """Find the value in a decoded answer of a field that is not many; None where it is absent."""
         for part in self.path:
             answer = answer.get(part) if isinstance(answer, dict) else None
         return answer
+
+    def each(self, answer: Any) -> list[Any]:
+        """Find all its values in a decoded answer; None where the property is absent."""
+        return values_at(self.path, answer)
 
 
 @dataclass(frozen=True)
@@ -133,6 +145,10 @@ class Profiler:
         profile.answers += 1
         answer = text if self._is_text else orjson.loads(text)
         for one, name, band in self._fields:
+            if one.is_many:
+                for value in one.each(answer):
+                    self._count(one, name, value)
+                continue
             value = one.of(answer)
             if one.measure is Measure.VALUES:
                 self._count(one, name, value)
@@ -146,6 +162,22 @@ class Profiler:
         if word in one.values:
             counts = self.profile.values.setdefault(name, {})
             counts[word] = counts.get(word, 0) + 1
+
+
+def values_at(path: Sequence[str], answer: Any) -> list[Any]:
+    """Find the values at a path in a decoded answer: one, or inside arrays as many as there are items."""
+    found = [answer]
+    for part in path:
+        if part == EACH:
+            found = [item for value in found if isinstance(value, list) for item in value]
+        else:
+            found = [value.get(part) if isinstance(value, dict) else None for value in found]
+    return found
+
+
+def path_of(name: str) -> tuple[str, ...]:
+    """Give the path of a field by its name."""
+    return tuple(name.replace(EACH, f".{EACH}").split("."))
 
 
 def word_of(value: Any) -> str:
@@ -162,18 +194,25 @@ def fields_of(schema: Mapping[str, Any] | None) -> list[Field]:
 
 def _fields(part: Mapping[str, Any], root: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[Field]:
     part = _plain(part, root)
+    if len(path) < _MAX_DEPTH and isinstance(part.get("properties"), Mapping):
+        for name, inner in part["properties"].items():
+            if isinstance(inner, Mapping):
+                yield from _fields(inner, root, (*path, name))
+    elif len(path) < _MAX_DEPTH and isinstance(part.get("items"), Mapping):
+        # Of what may come many times only values are counted: neither a mean length nor a band says much of it.
+        inside = _fields(part["items"], root, (*path, EACH))
+        yield from (one for one in inside if one.measure is Measure.VALUES)
+    elif path:
+        yield from _leaf(part, path)
+
+
+def _leaf(part: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[Field]:
     types = part.get("type", ())
     types = {types} if isinstance(types, str) else set(types)
     values = frozenset(map(word_of, part.get("enum", [part["const"]] if "const" in part else [])))
     if "boolean" in types and not values:
         values = frozenset(("true", "false", *(["null"] if "null" in types else [])))
-    if isinstance(part.get("properties"), Mapping) and len(path) < _MAX_DEPTH:
-        for name, inner in part["properties"].items():
-            if isinstance(inner, Mapping):
-                yield from _fields(inner, root, (*path, name))
-    elif not path:
-        return
-    elif values:
+    if values:
         if len(values) <= MAX_VALUES:
             yield Field(path, Measure.VALUES, values)
     elif "string" in types:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .profile import Band, Profile
+from .profile import EACH, Band, Profile
 from .verdict import Reason, VerdictKind
 
 _JUDGED = (VerdictKind.GOOD, VerdictKind.CHANGE, VerdictKind.DEAD)
@@ -145,9 +145,10 @@ def _shifts(profile: Profile, bounds: Bounds, last: Profile) -> Iterator[Breach]
         shifts = {word: profile.share(name, word) - last.share(name, word) for word in words}
         word = max(words, key=lambda word: (round(abs(shifts[word]), 9), shifts[word]))
         if abs(shifts[word]) > bounds.max_shift:
+            of = "the items in " if EACH in name else ""
             yield Breach(
                 f"{name} = {word}",
-                f"{profile.share(name, word):.1%} of {profile.answers:,} answers",
+                f"{profile.share(name, word):.1%} of {of}{profile.answers:,} answers",
                 f"{last.share(name, word):.1%} of {last.answers:,}",
                 f"the job allows a change of {bounds.max_shift * 100:g} points",
                 "value",

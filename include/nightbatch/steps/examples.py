@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from nightbatch.core.profile import WHOLE, word_of
+from nightbatch.core.profile import WHOLE, path_of, values_at, word_of
 from nightbatch.core.quality import Breach
 from nightbatch.core.shard import ShardState
 from nightbatch.core.verdict import VerdictKind
@@ -67,20 +67,18 @@ def _shows(breach: Breach, kind: str, reason: str, answer: str | None) -> bool:
         return reason == breach.name or (breach.name == "dead" and kind == VerdictKind.DEAD)
     if kind != VerdictKind.GOOD or answer is None:
         return False
-    value = _value(breach.name, answer)
+    values = _values(breach.name, answer)
     if breach.kind == "value":
-        return word_of(value) == breach.value
-    return not breach.band.holds(value)
+        return any(word_of(value) == breach.value for value in values)
+    return not all(breach.band.holds(value) for value in values)
 
 
-def _value(name: str, answer: str) -> Any:
-    """Find a field in an answer's text; free text is its own value."""
+def _values(name: str, answer: str) -> list[Any]:
+    """Find a field in an answer's text, inside an array as often as there are items; free text is its own value."""
     try:
         value = orjson.loads(answer)
     except orjson.JSONDecodeError:
-        return answer
+        return [answer]
     if name == WHOLE and not (isinstance(value, dict) and WHOLE in value):
-        return answer
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
+        return [answer]
+    return values_at(path_of(name), value)
