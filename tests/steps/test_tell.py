@@ -13,7 +13,7 @@ from nightbatch.errors import ProviderBusy, RunIncomplete
 from nightbatch.ports import Message
 from nightbatch.steps.tell import TRIES, tell
 from nightbatch.steps.warn import watch_deadline
-from tests.memory_stack import NIGHT, KillAt, Killed, Stack, job_of, later
+from tests.memory_stack import NEXT_NIGHT, NIGHT, KillAt, Killed, Stack, job_of, later
 from tests.messages import message_of
 from tests.steps.shards import opened, stack_of
 from tests.steps.test_retry import RESULTS
@@ -193,3 +193,14 @@ def test_a_job_that_wants_no_reports_gets_none() -> None:
     flow.run(stack.ports(), job_of(notify={"mail": ["a@example.com"], "on": ["late"]}), NIGHT)
 
     assert stack.notifier.messages == []
+
+
+def test_a_run_without_a_record_is_not_reported_as_if_something_had_happened() -> None:
+    stack = Stack([])
+    job = job_of(notify={"mail": ["a@example.com"], "on": ["report"]})
+    flow.run(stack.ports(), job, NIGHT)
+    assert stack.notifier.messages == []
+
+    stack.records = [("k0", "text")]
+    flow.run(stack.ports(), job, NEXT_NIGHT)
+    assert [message.kind for message in stack.notifier.messages] == ["report"]

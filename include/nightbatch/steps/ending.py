@@ -17,6 +17,11 @@ from .tell import tell, wants
 from .warn import end_lateness
 
 
+def had_work(books: Books) -> bool:
+    """Say whether a run had any record: of one without nothing is reported, and `min_rows` is for those who mind."""
+    return bool(books.pulled or books.from_pending or books.from_dead)
+
+
 def tell_ending(
     ports: Ports, job: Job, run: Run, books: Books | None, problem: NightbatchError | None, *, link: str = ""
 ) -> None:
@@ -24,7 +29,7 @@ def tell_ending(
     end_lateness(ports, job, run, is_well=problem is None, link=link)
     if problem is None:
         note_run_is_done(ports, job, run)
-        if books is not None and wants(job, "report"):
+        if books is not None and had_work(books) and wants(job, "report"):
             tell(ports, run.run, report(ports, job, run, books, link=link), waits=True)
         return
     if books is not None and wants(job, "account") and tell_account(ports, job, run, books, problem, link=link):
