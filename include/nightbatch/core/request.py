@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Endpoint(StrEnum):
@@ -17,8 +17,7 @@ class Endpoint(StrEnum):
     EMBEDDINGS = "embeddings"
 
 
-@dataclass(frozen=True)
-class Messages:
+class Messages(NamedTuple):
     """What the model reads. For embeddings `user` is the text to embed and `system` is empty."""
 
     system: str

@@ -84,7 +84,7 @@ _YES, _NO = "1", "0"
 
 
 def _sendable(text: str | RenderError) -> str | RenderError:
-    if isinstance(text, str) and not text.strip():
+    if isinstance(text, str) and (not text or text.isspace()):
         return RenderError("user template: gives no text")
     return _encodable(text, "user template")
 

@@ -162,6 +162,8 @@ class ShardFiller:
         self._store, self.lane, self._ledger, self._folder = store, lane, ledger, folder
         self._numbers, self._hint = numbers, hint
         self._open: ShardWriter | None = None
+        self._limits = lane.limits.narrowed(max_rows=first_rows)
+        """Those of the shard that is open."""
         self.plans: list[ShardPlan] = []
 
     def encode(self, messages: Messages) -> bytes:
@@ -177,9 +179,9 @@ class ShardFiller:
         """Append a request, in a new shard where the current one is full."""
         writer = self._open or self._next()
         line = writer.line(body)
-        limits = self.lane.limits if self.plans else self.lane.limits.narrowed(max_rows=self.first_rows)
-        if writer.is_full_for(line, len(body), limits):
+        if writer.is_full_for(line, len(body), self._limits):
             self.plans.append(writer.close())
+            self._limits = self.lane.limits
             writer = self._next()
             line = writer.line(body)
         writer.add(line, len(body), key=key, fingerprint=fingerprint, sends=sends, carried=carried)
@@ -222,7 +224,10 @@ def numbers(run: str, round_: int, *, first: int = 0, step: int = 1) -> Iterator
 
 def fingerprint(lane: OpenLane, body: bytes) -> str:
     """Name a question by all that shapes its answer: 64 hex digits of SHA-256 over endpoint and body."""
-    return hashlib.sha256(lane.endpoint.value.encode() + b"\n" + body).hexdigest()
+    # Hashed in two parts: together they would be a copy of every body.
+    sha = hashlib.sha256(lane.endpoint.value.encode() + b"\n")
+    sha.update(body)
+    return sha.hexdigest()
 
 
 def pack(

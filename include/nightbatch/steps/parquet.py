@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from decimal import Decimal
@@ -73,7 +73,9 @@ def to_batch(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch
     )
 
 
-def _array(values: Iterable[Any], type_: pa.DataType) -> pa.Array:
+def _array(values: Sequence[Any], type_: pa.DataType) -> pa.Array:
+    if all(value is None for value in values):
+        return pa.nulls(len(values), type_)
     if pa.types.is_string(type_):
         return text_array(values)
     return text_array((value if value is None else _text(value) for value in values), type_)

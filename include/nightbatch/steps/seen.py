@@ -20,7 +20,7 @@ class Seen:
     """
 
     def __init__(self, database: sqlite3.Connection) -> None:
-        self._db, self._has_dead = database, False
+        self._db, self._has_known, self._has_dead = database, False, False
         self._db.executescript(
             """
             PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-32768;
@@ -39,6 +39,7 @@ class Seen:
 
         With `asks_anew` no question counts as unchanged; how old the answers are is still known.
         """
+        self._has_known = self._has_known or bool(rows)
         self._db.executemany(
             "INSERT OR REPLACE INTO known VALUES (?, ?, ?)",
             ((key, None if asks_anew else print_, end.timestamp()) for key, print_, end in rows),
@@ -50,9 +51,10 @@ class Seen:
 
     def is_unchanged(self, key: str, fingerprint: str) -> bool:
         """Say whether the sink already holds the answer to exactly this question, or its dead letter stands."""
-        row = self._db.execute("SELECT fingerprint FROM known WHERE key = ?", (key,)).fetchone()
-        if row is not None and row[0] == fingerprint:
-            return True
+        if self._has_known:
+            row = self._db.execute("SELECT fingerprint FROM known WHERE key = ?", (key,)).fetchone()
+            if row is not None and row[0] == fingerprint:
+                return True
         letter = "SELECT 1 FROM dead WHERE key = ? AND fingerprint = ?"
         return self._has_dead and self._db.execute(letter, (key, fingerprint)).fetchone() is not None
 

