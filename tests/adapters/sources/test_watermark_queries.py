@@ -14,6 +14,7 @@ from nightbatch.adapters.sources.query import bounded
 from nightbatch.core.window import Window
 from nightbatch.errors import BadSource
 from nightbatch.job import Job, Watermark
+from nightbatch.ports import PartedSource
 
 MIDNIGHT = datetime(2026, 10, 25, tzinfo=UTC)
 DAY = Window(MIDNIGHT, MIDNIGHT + timedelta(days=1))
@@ -76,6 +77,17 @@ def test_the_column_is_read_beside_what_the_job_asks_about(tickets: Warehouse) -
     [chunk] = source.read(DAY)
 
     assert (chunk.columns, chunk.rows) == (("id", "body", "added"), [(3, "timeless", None)])
+
+
+def test_parts_together_hold_what_is_read_as_one(tickets: Warehouse) -> None:
+    source = open_source(job_of("select * from tickets; -- all", parts=3), lambda _: tickets.connection)
+    assert isinstance(source, PartedSource)
+
+    parts = source.parts(DAY, most=3, least_bytes=1)
+    found = [row for part in parts for chunk in source.read_part(DAY, part, seen={}) for row in chunk.rows]
+
+    assert len(parts) == 3
+    assert sorted(row[0] for row in found) == sorted(row[0] for row in rows_of(source, DAY)) == [2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("column", ["clock", "day"])
