@@ -3,7 +3,7 @@ Time `prepare` of one source in one part against the same in several, side by si
 
     .venv/bin/python benchmarks/parts.py [RECORDS] [PAIRS] [PARTS]
 
-The records are those of `prepare.py`, in one Parquet file whose row groups are shared out. A figure is the median of
+The records are those of `records.py`, in one Parquet file whose row groups are shared out. A figure is the median of
 PAIRS turns, imports included: wall seconds, and the CPU seconds of the longest way through, which is what the wall
 would show on a quiet machine: those of the process that gathers, and of one of its workers.
 """
@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from prepare import FIELDS, MODEL, SYSTEM, USER, make
+from records import FIELDS, MODEL, SYSTEM, USER, make
 
 
 def one(folder: Path, out: Path, parts: int) -> dict[str, float]:

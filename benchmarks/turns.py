@@ -1,0 +1,117 @@
+"""
+What all benchmarks share: variants take turns, each in a process of its own; a figure is the median of its turns.
+
+A script has `VARIANTS`, functions of a folder with the data and a folder to write to, and `rows`, which turns what was
+found into rows of the table. CPU seconds are those of the process and of what it started, imports included; memory is
+the most that the process held, `own` without what it held after its imports.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+Variant = Callable[[Path, Path], Mapping[str, Any]]
+Found = dict[str, dict[str, float]]
+"""Variant -> figure -> median."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a part, what was asked of it, and what was seen."""
+
+    part: str
+    target: str
+    seen: str
+    is_met: bool
+
+    def __str__(self) -> str:
+        return f"{'ok  ' if self.is_met else 'MISS'} {self.part}: {self.seen} (asked for: {self.target})"
+
+
+def high_water_mb() -> float:
+    """Give the most memory that this process ever held."""
+    (line,) = [one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
+
+
+def held_mb() -> float:
+    """Give what this process holds now."""
+    (line,) = [one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith("VmRSS")]
+    return int(line.split()[1]) / 1024
+
+
+def play(variants: Mapping[str, Variant]) -> bool:
+    """Run one variant where this process was started for that; say whether it was."""
+    if sys.argv[1:2] != ["--one"]:
+        return False
+    name, data, out = sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
+    began = time.perf_counter()
+    found = dict(variants[name](data, out))
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found |= {
+        "wall_s": time.perf_counter() - began,
+        "cpu_s": time.process_time() + children.ru_utime + children.ru_stime,
+        "mb": high_water_mb(),
+    }
+    print(json.dumps(found))
+    return True
+
+
+def in_turn(script: str, variants: Mapping[str, Variant], data: Path, *, pairs: int) -> Found:
+    """Let variants take turns over one folder of data; all must give the same number of rows."""
+    told: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
+    for turn in range(pairs):
+        for name, runs in told.items():
+            with TemporaryDirectory(dir=data) as out:
+                argv = [sys.executable, script, "--one", name, str(data), out]
+                done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            if done.returncode:
+                sys.exit(f"{script} {name} failed:\n{done.stderr[-3000:]}")
+            runs.append(json.loads(done.stdout.splitlines()[-1]))
+            print(f"  {turn + 1}/{pairs} {name}: {runs[-1]['cpu_s']:.2f} CPU s", file=sys.stderr, flush=True)
+    counts = {run["rows"] for runs in told.values() for run in runs}
+    assert len(counts) == 1, f"{script}: the variants did different work: {counts}"
+    return {
+        name: {figure: statistics.median(run[figure] for run in runs) for figure in runs[0]}
+        for name, runs in told.items()
+    }
+
+
+def tell(found: Found) -> None:
+    """Print the medians of all variants."""
+    for name, figures in found.items():
+        rate = figures["rows"] / figures["cpu_s"] / 1000
+        took = f"{figures['cpu_s']:7.2f} CPU s {figures['wall_s']:7.2f} s {rate:7.1f} k rows/CPU s"
+        print(f"{name:22} {took} {figures['mb']:6.0f} MB")
+
+
+def ratio(part: str, found: Found, ours: str, other: str, *, at_least: float, figure: str = "cpu_s") -> Row:
+    """Compare what another variant took with what ours took."""
+    times = found[other][figure] / found[ours][figure]
+    return Row(part, f"≥ {at_least} ×", f"{times:.2f} ×", times >= at_least)
+
+
+def finish(script: str, found: Any, rows: list[Row]) -> None:
+    """Print the rows, and leave them where `make bench` gathers them."""
+    for row in rows:
+        print(row)
+    folder = Path(".bench")
+    folder.mkdir(exist_ok=True)
+    file = folder / f"{Path(script).stem}.json"
+    file.write_text(json.dumps({"found": found, "rows": [asdict(row) for row in rows]}, indent=1))
+
+
+def asked_for(*defaults: int) -> list[int]:
+    """Read whole numbers from the command line; the defaults stand for those that are left out."""
+    given = [int(text.replace("_", "")) for text in sys.argv[1:]]
+    return [*given, *defaults[len(given) :]]
