@@ -158,9 +158,9 @@ def test_workers_are_as_many_as_load_a_wave_within_a_tenth_of_a_turnaround() -> 
     shards = Shards(200, rows=200 * 50_000, rows_each=50_000, tokens_each=10)
     found = capacity(shards, Room(100), QUICK)
 
-    a_shard = timedelta(seconds=13)
-    assert found.workers == 8
-    assert found.ours - timedelta(seconds=400) == 13 * a_shard <= QUICK.typical * 0.1
+    a_shard = timedelta(seconds=10)
+    assert found.workers == 6
+    assert found.ours - timedelta(seconds=250) == 17 * a_shard <= QUICK.typical * 0.1
     assert (found.waves, found.triggerers, found.is_over_map) == (2, 1, False)
 
 

@@ -53,13 +53,13 @@ class Pace:
     """
     What our own work costs on one core.
 
-    Measured 2026-11 with `nightbatch run`, 32,000 records of 0.5 KB, files in and out (35 and 150 µs), and with
-    Airflow's task starts; rounded up.
+    Measured 2026-11 with `nightbatch run`, 32,000 records of 0.5 KB, files in and out, on a busy machine (17 and
+    90 µs), and with Airflow's task starts (4.5 s); rounded up.
     """
 
-    prepare_row: timedelta = timedelta(microseconds=40)
+    prepare_row: timedelta = timedelta(microseconds=25)
     """Pull, render and pack a record."""
-    answer_row: timedelta = timedelta(microseconds=160)
+    answer_row: timedelta = timedelta(microseconds=100)
     """Store, check and load an answer."""
     task: timedelta = timedelta(seconds=5)
     """Start a task that collects a shard."""
