@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from nightbatch import cli_show
 from nightbatch.cli import app
 from nightbatch.emulator import EmulatorSettings, running
+from nightbatch.steps import trial
 from tests.test_cli import GOOD, folder, reach, typed, vendor
 
 __all__ = ["folder", "vendor"]
@@ -109,6 +110,8 @@ def test_nothing_to_ask_and_a_vendor_that_is_away_have_exit_codes(
     with running(EmulatorSettings()) as url:
         reach(url, monkeypatch)
     (two_versions / "records.jsonl").write_text('{"id": "k0", "text": "a"}')
+
+    monkeypatch.setattr(trial, "TRIES", 1)
 
     away = typed(*ASKED, "--yes")
     (two_versions / "records.jsonl").write_text("")
