@@ -419,13 +419,17 @@ def fail_unplanned(ports: Ports, job: Job, window: Window, *, link: str = "") ->
             if is_planned
             else "it has no plan, since prepare did not succeed; nothing was sent and nothing was spent"
         ),
-        remedy="Read the log of `prepare`, mend what it names, and run the window again.",
+        remedy=f"Read the log of {_first_tasks(job)}, mend what it names, and run the window again.",
     )
     if run is not None and run.state == "open" and not is_planned:
         ports.ledger.settle(run.run, state="failed", books={}, now=ports.clock.now())
     told = run or Run(name, job.name, window, 1, "failed", ports.clock.now())
     tell_ending(ports, job, told, None, problem, link=link)
     raise problem
+
+
+def _first_tasks(job: Job) -> str:
+    return "`prepare`" if job.source.parts == 1 else "`parts`, `read` or `prepare`, whichever is red"
 
 
 def cancel(ports: Ports, run: str, *, drops: bool, watch: Watch = lambda _: None) -> Books:

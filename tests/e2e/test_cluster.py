@@ -34,6 +34,9 @@ SHORTENED = {
 def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     folder = tmp_path_factory.mktemp("cluster")
     jobs = [job(name, shard={"max_rows": 36}) for name in ("spread", "alone")]
+    for each in jobs:
+        # Read by both workers, and on the command line by two processes; cut by a hash, so alike in both.
+        each["source"]["parts"] = 2
     dags = write_dags(folder / "dags", jobs)
     with Stack(folder / "data") as stack:
         stand = Stand(stack, install(stack, is_real=False, faults={}, dags_folder=dags, extra=SHORTENED, workers=2))

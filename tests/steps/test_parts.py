@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from nightbatch import flow
 from nightbatch.adapters.memory import MemorySource
+from nightbatch.adapters.memory_telemetry import MemoryTelemetry
+from nightbatch.core import metrics
 from nightbatch.core.ids import row_of
 from nightbatch.core.result import Outcome, Result
 from nightbatch.errors import BadSource, RunIncomplete
@@ -292,3 +294,24 @@ def test_every_part_reads_the_time_that_one_worker_would_read() -> None:
 
     assert windows == [reads(Stack([]).ledger, job, NIGHT)] * 2
     assert plan.facts["watermark"] == one.facts["watermark"]
+
+
+def test_two_that_put_the_same_parts_together_seal_one_plan_and_tell_it_once() -> None:
+    stack, told = Stack([]), MemoryTelemetry()
+    (errand, *_) = errands_of(stack, TROUBLED)
+    sources = {"source": lambda: in_chunks(TROUBLED), "telemetry": told}
+
+    class Overtaken:
+        """A ledger in which another process seals, just before this one does."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(stack.ledger, name)
+
+        def seal(self, *args: Any, **kwargs: Any) -> RoundPlan:
+            flow.prepare(stack.ports(**sources), parted(), NIGHT, spread=errand.spread)
+            return stack.ledger.seal(*args, **kwargs)
+
+    plan = flow.prepare(stack.ports(**sources, ledger=Overtaken()), parted(), NIGHT, spread=errand.spread)
+
+    assert plan == stack.ledger.sealed(plan.run, 0)
+    assert told.sums(metrics.RECORDS, "what")[("pulled",)] == len(TROUBLED)

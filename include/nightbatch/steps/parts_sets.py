@@ -27,7 +27,7 @@ CREATE TABLE again (at INTEGER PRIMARY KEY);
 CREATE TABLE fates (at INTEGER PRIMARY KEY, fate TEXT, twin TEXT);
 """
 
-_FATES = (
+_KEYS = (
     # A bad key owns nothing; every other record, also one that cannot be asked about, owns its key if it is the first.
     """INSERT INTO again SELECT at FROM (
         SELECT at, row_number() OVER (PARTITION BY key ORDER BY at) AS nth FROM rows WHERE reason <> 'bad_key'
@@ -35,6 +35,8 @@ _FATES = (
     "INSERT INTO fates SELECT at, 'bad', NULL FROM rows WHERE reason <> ''",
     """INSERT OR IGNORE INTO fates
         SELECT at, CASE WHEN waited THEN 'superseded' ELSE 'duplicate_key' END, NULL FROM again JOIN rows USING (at)""",
+)
+_KNOWN = (
     "CREATE INDEX known_keys ON known (key)",
     """INSERT OR IGNORE INTO fates
         SELECT r.at, CASE WHEN r.ends < k.ends THEN 'superseded' ELSE 'unchanged' END, NULL
@@ -42,12 +44,12 @@ _FATES = (
         WHERE r.ends < k.ends OR r.print = k.print""",
     """INSERT OR IGNORE INTO fates
         SELECT r.at, 'unchanged', NULL FROM rows AS r CROSS JOIN dead AS d ON d.key = r.key AND d.print = r.print""",
-    """INSERT INTO fates SELECT at, 'duplicate', twin FROM (
+)
+_TWINS = """INSERT INTO fates SELECT at, 'duplicate', twin FROM (
         SELECT at, row_number() OVER same AS nth, first_value(key) OVER same AS twin
         FROM rows WHERE NOT EXISTS (SELECT 1 FROM fates WHERE fates.at = rows.at)
         WINDOW same AS (PARTITION BY print ORDER BY at)
-    ) WHERE nth > 1""",
-)
+    ) WHERE nth > 1"""
 
 
 class Claim(NamedTuple):
@@ -111,7 +113,8 @@ class Sets:
 
     def decide(self) -> None:
         """Give every record that is not asked its fate."""
-        for statement in _FATES:
+        is_first = self._db.execute("SELECT 1 FROM known UNION ALL SELECT 1 FROM dead LIMIT 1").fetchone() is None
+        for statement in (*_KEYS, *(() if is_first else _KNOWN), _TWINS):
             self._db.execute(statement)
 
     def fallen(self) -> Iterator[Fallen]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -116,6 +117,7 @@ class _Made:
     redaction_key: str
     price_note: str
     has_canary: bool
+    sealed_as: str = ""
 
 
 def _as_one(ports: Ports, job: Job, run: Run, past: Past, options: Options, watch: Watch) -> _Made:
@@ -163,6 +165,8 @@ def _in_parts(ports: Ports, read: Reading, watch: Watch) -> _Made:
         key_of(ports, job),
         packing_lane(ports, job, 0).price_note,
         spread.canary_rows > 0,
+        # Two that put the same parts together hold the same files, and must be told apart.
+        sealed_as=secrets.token_hex(8),
     )
 
 
@@ -181,6 +185,7 @@ def _seal(ports: Ports, run: Run, past: Past, options: Options, made: _Made) -> 
         **({} if goes_on_from else reach(ports.ledger, job, run)),
         "deadline_utc": options.deadline_utc.isoformat() if options.deadline_utc else "",
         "price_note": made.price_note,
+        **({"sealed_as": made.sealed_as} if made.sealed_as else {}),
         "canary_rows": made.shards[0].rows if made.has_canary and len(made.shards) > 1 else 0,
     }
     plan = RoundPlan(run.run, 0, made.shards, facts)

@@ -66,8 +66,8 @@ def tell_round(ports: Ports, job: Job, plan: RoundPlan, sealed: RoundPlan) -> Ro
 
 
 def _is_mine(plan: RoundPlan, sealed: RoundPlan) -> bool:
-    """Say whether the sealed plan is this one: every attempt writes to a folder of its own."""
-    names = ("dead_name", "pending_name", "duplicates_name")
+    """Say whether the sealed plan is this one: every attempt writes to a folder of its own, or names itself."""
+    names = ("dead_name", "pending_name", "duplicates_name", "sealed_as")
     mine, theirs = ([shard.requests_name for shard in one.shards] for one in (plan, sealed))
     return mine == theirs and all(plan.facts.get(name) == sealed.facts.get(name) for name in names)
 
