@@ -51,7 +51,8 @@ from nightbatch.steps.load import context_of, load
 from nightbatch.steps.outcome import Finished, Moved, Outcome, Waiting
 from nightbatch.steps.overdue import tell_overdue
 from nightbatch.steps.parts import Crew, Errand, opened
-from nightbatch.steps.parts_mend import do, reading
+from nightbatch.steps.parts_mend import do, mending, reading
+from nightbatch.steps.parts_sort import sort
 from nightbatch.steps.planning import Options, Reading, look_ahead, seal_plan, spread_out, with_model
 from nightbatch.steps.progress import Progress, Watch
 from nightbatch.steps.quality import hold_load, hold_send
@@ -169,7 +170,7 @@ def read_part(
     ports: Ports, job: Job, errand: Errand, reopen: Callable[[Job], Ports], *, watch: Watch = lambda _: None
 ) -> None:
     """
-    Do one of the errands that `split` named: read one part, or find that it was read.
+    Do one of the errands that `split` or `sort_parts` named, or find that it was done.
 
     `ports` are those of `job`; where the source was split by another version of it, they are opened again for that.
     """
@@ -177,6 +178,19 @@ def read_part(
     split_job = spread.read_job()
     with about(job=job.name, run=spread.run):
         do(ports if split_job == job else reopen(split_job), errand, watch)
+
+
+def sort_parts(ports: Ports, job: Job, name: str, reopen: Callable[[Job], Ports]) -> list[Errand]:
+    """
+    Once all parts of `name` are read: decide about their records, and name what several workers can pack anew.
+
+    Empty where there is nothing to share out.
+    """
+    spread = opened(ports.store, name)
+    split_job = spread.read_job()
+    with about(job=job.name, run=spread.run):
+        found = mending(spread, sort(ports if split_job == job else reopen(split_job), spread))
+    return found if len(found) > 1 else []
 
 
 def _take_window(ports: Ports, job: Job, window: Window, options: Options) -> tuple[Past, Run]:
@@ -429,7 +443,7 @@ def fail_unplanned(ports: Ports, job: Job, window: Window, *, link: str = "") ->
 
 
 def _first_tasks(job: Job) -> str:
-    return "`prepare`" if job.source.parts == 1 else "`parts`, `read` or `prepare`, whichever is red"
+    return "`prepare`" if job.source.parts == 1 else "the red one of `parts`, `read`, `sort`, `mend` and `prepare`"
 
 
 def cancel(ports: Ports, run: str, *, drops: bool, watch: Watch = lambda _: None) -> Books:
@@ -592,6 +606,7 @@ __all__ = [
     "read_part",
     "run",
     "sealed_job",
+    "sort_parts",
     "split",
     "tell_deadline",
     "with_model",

@@ -13,7 +13,7 @@ from nightbatch.orchestration.dag import build_dag
 from tests.memory_stack import job_of
 from tests.orchestration.night import NIGHT, QUERY, Night
 
-RECORDS = [(f"k{n:02d}", f"text {n % 9}", "2026-11-20") for n in range(12)]
+RECORDS = [(f"k{n:02d}", f"text {n % 45}", "2026-11-20") for n in range(60)]
 ALL = {key: text for key, text, _ in RECORDS}
 SOURCE: dict[str, Any] = {"query": QUERY, "connection": "warehouse", "key": "id", "parts": 3}
 
@@ -29,33 +29,35 @@ def test_parts_are_cut_then_read_then_put_together() -> None:
 
     assert after == {
         "parts": ["read"],
-        "read": ["prepare"],
+        "read": ["sort"],
+        "sort": ["mend"],
+        "mend": ["prepare"],
         "prepare": ["round_0.batch"],
         "round_0.batch": ["round_0.retry"],
         "round_0.retry": ["settle"],
         "settle": [],
     }
-    assert dag.task_dict["prepare"].trigger_rule.value == "none_failed"
+    assert {dag.task_dict[name].trigger_rule.value for name in ("sort", "prepare")} == {"none_failed"}
 
 
 def test_a_night_in_parts_asks_each_question_once_and_clearing_it_changes_nothing(night: Night) -> None:
     night.fill(RECORDS)
 
-    ended = night.run(dag_of(night))
+    ended = night.run(dag_of(night, shard={"max_rows": 10}))
 
     assert ended.state == "success"
-    assert {name for name in ended.ran if name.startswith(("parts", "read", "prepare"))} == {
-        "parts", "read[0]", "read[1]", "read[2]", "prepare",
+    assert {name for name in ended.ran if not name.startswith("round")} == {
+        "parts", "read[0]", "read[1]", "read[2]", "sort", "mend[0]", "mend[1]", "prepare", "settle",
     }  # fmt: skip
     assert night.answers() == ALL
-    assert night.vendor_state()["rows"]["good"] == 9
+    assert night.vendor_state()["rows"]["good"] == 45
 
     night.fill([("k00", "changed", "2026-11-20")])
-    again = night.clear(ended)
+    again = night.clear(ended, "parts", "read", "sort", "mend", "prepare")
 
     assert again.state == "success"
     assert night.answers() == ALL
-    assert night.vendor_state()["rows"]["good"] == 9
+    assert night.vendor_state()["rows"]["good"] == 45
     assert [run.generation for run in night.runs()] == [1]
 
 
@@ -88,5 +90,5 @@ def test_a_dry_run_reads_no_part_and_says_what_it_would_cost(night: Night) -> No
 
     ended = night.run(dag_of(night), {**NIGHT, "dry_run": True})
 
-    assert {ended.tasks["read"], ended.tasks["prepare"]} == {"skipped"}
-    assert ended.xcoms["prepare", "dry_run"] == {"requests": 9, "shards": 1}
+    assert {ended.tasks[name] for name in ("read", "mend", "prepare")} == {"skipped"}
+    assert ended.xcoms["prepare", "dry_run"] == {"requests": 45, "shards": 1}

@@ -14,7 +14,7 @@ from nightbatch.job import FileSinkSpec, Job
 from nightbatch.job_file import load_jobs
 
 from .deadlines import alerts
-from .parts import PartsOperator, ReadOperator
+from .parts import PartOperator, PartsOperator, SortOperator
 from .tasks import (
     BatchSensor,
     InvalidJobOperator,
@@ -99,16 +99,26 @@ def _prepare(job: Job) -> Any:
     if job.source.parts == 1:
         return PrepareOperator(task_id="prepare", job=job, doc_md=words)
     parts = PartsOperator(task_id="parts", job=job, doc_md="Cut the source into parts. Clear it to read all anew.")
-    read = ReadOperator.partial(
+    read = PartOperator.partial(
         task_id="read",
         job=job,
         map_index_template="{{ part_name }}",
         doc_md="One part: pull, render, pack. Cleared, it gives what it gave; what was not read is read.",
     ).expand(part=parts.output)
-    # Without parts `read` is skipped, and `prepare` does it all.
+    # Without parts, or with nothing to pack anew, what is mapped over them is skipped, and `prepare` does what is left.
     rule = TriggerRule.NONE_FAILED
+    sort = SortOperator(
+        task_id="sort", job=job, trigger_rule=rule, doc_md="Find what is unchanged, a duplicate, or has another's key."
+    )
+    mend = PartOperator.partial(
+        task_id="mend",
+        job=job,
+        map_index_template="{{ part_name }}",
+        doc_md="Pack shards anew from which something fell out. Cleared, it gives what it gave.",
+    ).expand(part=sort.output)
     prepare = PrepareOperator(task_id="prepare", job=job, trigger_rule=rule, doc_md="Put the parts together, and seal.")
-    read >> prepare
+    read >> sort
+    mend >> prepare
     return prepare
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -38,11 +38,11 @@ class PartsOperator(BaseOperator):
                 wait_for_window(self, ports, overlap)
         context["ti"].xcom_push(key=SPREAD_KEY, value=errands[0].spread if errands else "")
         self.log.info("the source is read in %s", f"{len(errands)} parts" if errands else "one part")
-        return [{**asdict(one), "name": f"part {one.number + 1} of {len(errands)}"} for one in errands]
+        return shares(errands, "part")
 
 
-class ReadOperator(BaseOperator):
-    """Steps 1 to 3 for one part of a source; cleared or killed, it gives what it gave, or reads what it had not."""
+class PartOperator(BaseOperator):
+    """One worker's share of steps 1 to 3; cleared or killed, it gives what it gave, or does what it had not."""
 
     template_fields = ("part",)
 
@@ -51,8 +51,29 @@ class ReadOperator(BaseOperator):
         self.job, self.part = job, part
 
     def execute(self, context: Any) -> None:
-        """Read, render and pack one part."""
+        """Read, render and pack one part; or pack some shards anew."""
         get_current_context()["part_name"] = self.part["name"]  # type: ignore[typeddict-unknown-key]  # for labels
         errand = flow.Errand(self.part["spread"], self.part["kind"], self.part["number"])
         with airflow_failures():
             flow.read_part(task_ports(self.job), self.job, errand, task_ports, watch=log_progress(self.log))
+
+
+class SortOperator(BaseOperator):
+    """Once all parts are read: decides which of their records are asked, and gives what is to be packed anew."""
+
+    def __init__(self, *, job: Job, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.job = job
+
+    def execute(self, context: Any) -> list[dict[str, Any]]:
+        """Sort; gives nothing where there are no parts, or where `prepare` does what is left to do."""
+        spread = context["ti"].xcom_pull(task_ids="parts", key=SPREAD_KEY)
+        if not spread:
+            return []
+        with airflow_failures():
+            return shares(flow.sort_parts(task_ports(self.job), self.job, spread, task_ports), "group")
+
+
+def shares(errands: Sequence[flow.Errand], what: str) -> list[dict[str, Any]]:
+    """Give errands as XCom takes them."""
+    return [{**asdict(one), "name": f"{what} {one.number + 1} of {len(errands)}"} for one in errands]

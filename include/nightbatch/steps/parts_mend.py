@@ -52,11 +52,16 @@ def reading(spread: Spread) -> list[Errand]:
     return [Errand(spread.name, "read", number) for number in range(len(spread.parts))]
 
 
+def mending(spread: Spread, found: Sorted) -> list[Errand]:
+    """Name what can be done side by side once all is sorted."""
+    return [Errand(spread.name, "mend", number) for number in range(len(found.anew))]
+
+
 def gather(ports: Ports, spread: Spread, crew: Crew) -> Gathered:
     """Put all parts together, having done by the crew what was not done yet."""
     crew(reading(spread))
     found = sort(ports, spread)
-    crew([Errand(spread.name, "mend", number) for number in range(len(found.anew))])
+    crew(mending(spread, found))
     plans = shards_of(all_parts(ports, spread))
     shards = [plans[at] for at in found.standing]
     for number in range(len(found.anew)):
