@@ -43,8 +43,8 @@ WAITS = {
     # A lost process is given up after seconds, not minutes.
     "NIGHTBATCH_POLL_FROM_S": "0.2",
     "NIGHTBATCH_POLL_TO_S": "0.5",
-    "NIGHTBATCH_SEND_DEADLINE_S": "3",
-    "NIGHTBATCH_REQUEST_TIMEOUT_S": "3",
+    "NIGHTBATCH_SEND_DEADLINE_S": "2",
+    "NIGHTBATCH_REQUEST_TIMEOUT_S": "2",
     "NIGHTBATCH_LISTING_LAG_S": "0.5",
     "NIGHTBATCH_TELL_AGAIN_S": "1",
 }
