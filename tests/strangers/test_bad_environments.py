@@ -11,9 +11,12 @@ import sys
 
 import pytest
 
-from tests.strangers.desk import Desk, desk, parrot, spent
+from nightbatch.adapters.providers import calls
+from nightbatch.demo.services.slack import SlackSink
+from tests.servers import slack_sink
+from tests.strangers.desk import Desk, desk, faulty, parrot, spent
 
-__all__ = ["desk", "parrot"]
+__all__ = ["desk", "parrot", "slack_sink"]
 
 
 def typed(desk: Desk, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -98,6 +101,25 @@ def test_without_a_network_nothing_is_asked_and_a_sentence_says_so(desk: Desk, m
     ended = desk.type("try", "tickets.yaml", "-n", "1")
 
     assert (ended.code, "openai did not answer in 3 tries" in str(ended.answer["trials"])) == (75, True), ended
+
+
+def test_a_vendor_that_is_away_while_a_run_waits_is_told_with_its_end(
+    desk: Desk, parrot: str, slack_sink: SlackSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "READ_RETRIES", 0)
+    monkeypatch.setenv("NIGHTBATCH_AWAY_AFTER_S", "0.3")
+    monkeypatch.setenv("AIRFLOW_CONN_SLACK_ALERTS", slack_sink.airflow_connection())
+    desk.job(more="notify: {slack_connection: slack_alerts, on: [failed]}")
+    desk.records("one")
+
+    with faulty(parrot, http_5xx=6, on="retrieve_batch"):
+        ended = desk.run()
+
+    told, over = (str(message.payload) for message in slack_sink.messages())
+    assert (ended.code, desk.answers()) == (0, {"k0": "one"}), ended
+    assert "Vendor does not answer: openai has not answered for" in told
+    assert "1 rows in 1 shards of 1 run of 1 job wait for it" in told
+    assert "It is over: openai answers again through the connection openai_default" in over
 
 
 def test_a_try_without_an_answer_does_not_look_like_a_good_one(desk: Desk) -> None:
