@@ -143,6 +143,24 @@ def test_a_blip_is_told_to_nobody_and_leaves_nothing_behind() -> None:
     assert stack.ledger.events(away_subject(job, "openai", "c")) == []
 
 
+def test_two_blips_a_day_apart_with_nothing_between_are_no_outage_of_a_day() -> None:
+    stack = stack_of(1)
+    stack.provider.ends_at_once = False
+    job = job_of(notify=NOTIFY)
+    plan = flow.prepare(stack.ports(), job, NIGHT)
+    look(stack.ports(), job, plan)
+    for _ in range(2):
+        look(away(stack, "poll", minutes=1).ports(), job, plan)
+        later(stack, days=1)
+    assert kinds(stack) == []
+
+    gone = away(stack, "poll", hours=1).ports()
+    for _ in range(4):
+        look(gone, job, plan)
+        later(stack, minutes=14)
+    assert kinds(stack) == ["away"]
+
+
 def test_looks_that_work_do_not_end_an_outage_of_sending() -> None:
     stack = stack_of(4)
     stack.provider.ends_at_once = False

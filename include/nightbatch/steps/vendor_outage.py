@@ -23,6 +23,14 @@ from .tell import tell, wants
 Doing = Literal["send", "look"]
 """What did not work. An outage is over when something works again that did not: looks may work and sends not."""
 
+FORGOTTEN_AFTER = timedelta(hours=2)
+"""
+At least so old is a failed try that nobody was told of and that is no outage any more: nobody has tried since.
+
+Whoever goes on trying tells of it long before. A run that ended with one is not followed by another, a day later, whose
+first try fails, and that says that the vendor was away for a day.
+"""
+
 _DONE = (ShardState.COLLECTED, ShardState.LOADED, ShardState.HELD)
 
 
@@ -61,10 +69,18 @@ def count_away(ports: Ports, job: Job, shard: Shard, *, since: datetime | None =
     """
     doing: Doing = "send" if shard.state is ShardState.SEALED else "look"
     run, known = shard.plan.ref.run, outage_of(ports, _subject(job, shard))
+    if known.is_open and not known.told and ports.clock.now() - known.began_utc > _long(ports):
+        forget(ports, known)
+        known = outage_of(ports, _subject(job, shard))
     if known.is_open and any((one.run, one.kind) == (run, doing) for one in known.hits):
         return known
     rows = sum(one.plan.rows for one in _held_up(ports, shard, run))
     return hit(ports, run, _subject(job, shard), doing, rows=rows, at=since)[0]
+
+
+def _long(ports: Ports) -> timedelta:
+    settings = ports.settings
+    return max(FORGOTTEN_AFTER, timedelta(seconds=2 * settings.away_after_s + settings.poll_to_s))
 
 
 def _tell_away(ports: Ports, job: Job, shard: Shard, outage: Outage, said: str) -> None:
