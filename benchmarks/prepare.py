@@ -39,7 +39,7 @@ def prepared(source: dict[str, Any], out: Path, **connections: str) -> Mapping[s
     environ = {"NIGHTBATCH_HOME": str(out), "OPENAI_API_KEY": "sk-none", **connections}
     ports = open_ports(job, settings_from(environ), from_environment(environ))
     plan = flow.prepare(ports, job, Window(DAY, NEXT_DAY))
-    return {"rows": sum(shard.rows for shard in plan.shards)}
+    return {"rows": sum(shard.rows for shard in plan.shards), "bytes": sum(shard.size_bytes for shard in plan.shards)}
 
 
 def records_of(data: Path) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,179 @@
+"""
+Measure what it costs to have request files in S3: CPU a gigabyte, local copies, and whether preparing waits for it.
+
+    .venv/bin/python benchmarks/upload.py [RECORDS] [PAIRS]
+
+`to S3` and `to disk` prepare the same records; `upload alone` sends as many bytes through the same store, and does
+nothing else, and is what the CPU seconds a gigabyte are of. The server is on this machine, so it takes a core that a
+bucket elsewhere would not; what preparing waits for is therefore timed where it writes. Local bytes are those that the
+process gave to a disk, and those of the largest file that it had open beside its source; a ledger and caches of
+imports are among them.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from prepare import prepared
+from records import make
+from turns import Found, Row, Variant, asked_for, finish, in_turn, play, tell
+
+LINE = b"x" * 2_900 + b"\n"
+GB = 1e9
+
+
+def to_s3(data: Path, out: Path) -> Mapping[str, Any]:
+    """Prepare into a bucket."""
+    with watched(data / "records.parquet") as local, timed_writers() as waits:
+        return {**prepared(source(data), out, **staging(out)), **local, "waited_s": sum(waits)}
+
+
+def to_disk(data: Path, out: Path) -> Mapping[str, Any]:
+    """Prepare into a folder."""
+    with watched(data / "records.parquet") as local:
+        return {**prepared(source(data), out), **local}
+
+
+def upload(data: Path, out: Path) -> Mapping[str, Any]:
+    """Send as many bytes as a request file of these records would have, a line at a time."""
+    from nightbatch.adapters.connections import from_environment
+    from nightbatch.adapters.registry import open_store, settings_from
+
+    environ, lines = staging(out), int(os.environ["BENCH_RECORDS"])
+    store = open_store(settings_from(environ), from_environment(environ))
+    with store.writer("warm-up") as file:
+        file.write(LINE)
+    began, cpu = time.perf_counter(), time.process_time()
+    with store.writer("requests.jsonl") as file:
+        for _ in range(lines):
+            file.write(LINE)
+    took, used = time.perf_counter() - began, time.process_time() - cpu
+    return {"rows": lines, "bytes": lines * len(LINE), "sent_s": took, "sent_cpu_s": used}
+
+
+def source(data: Path) -> dict[str, Any]:
+    """Describe the source."""
+    return {"files": f"{data}/records.parquet"}
+
+
+def staging(out: Path) -> dict[str, str]:
+    """Name a folder of the bucket, another for each turn."""
+    return {
+        "NIGHTBATCH_STAGING_URI": f"s3://bench/{out.name}",
+        "NIGHTBATCH_STAGING_CONNECTION": "bench",
+        "AIRFLOW_CONN_BENCH": os.environ["BENCH_S3"],
+    }
+
+
+@contextmanager
+def timed_writers() -> Iterator[list[float]]:
+    """Collect the seconds that whoever writes to a bucket is kept waiting."""
+    import obstore
+
+    waits: list[float] = []
+
+    class Timed:
+        def __init__(self, *args: Any, **choices: Any) -> None:
+            self.writer = opened(*args, **choices)
+
+        def write(self, piece: bytes) -> None:
+            began = time.perf_counter()
+            self.writer.write(piece)
+            waits.append(time.perf_counter() - began)
+
+        def close(self) -> None:
+            began = time.perf_counter()
+            self.writer.close()
+            waits.append(time.perf_counter() - began)
+
+    opened, obstore.open_writer = obstore.open_writer, Timed
+    yield waits
+
+
+@contextmanager
+def watched(source: Path) -> Iterator[dict[str, float]]:
+    """Fill in how many bytes went to a disk, and how large a file was open, but for the source."""
+    local, done = {"disk_bytes": 0.0, "open_bytes": 0.0}, threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.02):
+            local["open_bytes"] = max(local["open_bytes"], _largest_open(source))
+
+    before, watch = _written_bytes(), threading.Thread(target=look, daemon=True)
+    watch.start()
+    try:
+        yield local
+    finally:
+        done.set()
+        watch.join()
+        local["disk_bytes"] = _written_bytes() - before
+
+
+def _written_bytes() -> int:
+    told = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(told["write_bytes"])
+
+
+def _largest_open(source: Path) -> float:
+    largest = 0
+    for opened in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            about = opened.stat()
+            if stat.S_ISREG(about.st_mode) and not os.path.samestat(about, source.stat()):
+                largest = max(largest, about.st_size)
+    return largest
+
+
+VARIANTS: dict[str, Variant] = {"to S3": to_s3, "to disk": to_disk, "upload alone": upload}
+
+
+def rows(found: Found) -> list[Row]:
+    """Compare with what was asked for."""
+    bucket, disk, alone = (found[name] for name in VARIANTS)
+    a_gb = alone["sent_cpu_s"] / alone["bytes"] * GB
+    local = max(bucket["disk_bytes"], bucket["open_bytes"])
+    sending_s = alone["sent_s"] * bucket["bytes"] / alone["bytes"]
+    hidden = 1 - bucket["waited_s"] / sending_s
+    seen = f"{local / 1e6:.1f} MB on disk of {bucket['bytes'] / 1e6:,.0f} MB sent"
+    waited = f"waited {bucket['waited_s']:.1f} s of {sending_s:.1f} s"
+    walls = f"wall {bucket['wall_s']:.1f} s, to disk {disk['wall_s']:.1f} s"
+    return [
+        Row("upload to S3: client CPU a GB", "≤ 1.5 s", f"{a_gb:.2f} s", a_gb <= 1.5),
+        Row("upload to S3: local copy", "none", seen, local < 0.05 * bucket["bytes"]),
+        Row(
+            "upload to S3: hidden behind preparing",
+            "≥ 50 % of its time",
+            f"{hidden:.0%} ({waited}; {walls})",
+            hidden >= 0.5,
+        ),
+    ]
+
+
+def main() -> None:
+    """Start a server, make the records, and let the variants take turns."""
+    if play(VARIANTS):
+        return
+    from nightbatch.demo.services.stack import Stack
+
+    records, pairs = asked_for(100_000, 5)
+    with TemporaryDirectory(prefix="nightbatch-bench-") as name, Stack(Path(name) / "stack") as stack:
+        server, data = stack.start_s3(), Path(name) / "data"
+        server.create_bucket("bench")
+        os.environ |= {"BENCH_S3": server.airflow_connection(), "BENCH_RECORDS": str(records)}
+        data.mkdir()
+        make(data, records)
+        found = in_turn(__file__, VARIANTS, data, pairs=pairs)
+    tell(found)
+    finish(__file__, found, rows(found))
+
+
+if __name__ == "__main__":
+    main()
