@@ -1,0 +1,269 @@
+"""
+Measure the memory and the CPU of every step, with every kind of source and sink, at two sizes.
+
+    .venv/bin/python benchmarks/memory.py [SMALL] [LARGE] [KIND ...]
+
+Records have some 2 KB of text. A step runs in a process of its own that has imported beforehand whatever the step
+imports (a tiny run told); its memory is the most that the process then held, less what it held before. Both sizes
+fill shards of the same size, so that they differ only in how many there are.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from records import job_values, make
+from turns import Row, Variant, finish, held_mb, high_water_mb, play
+
+TINY, SHARD_ROWS = 1_000, 50_000
+KINDS = ("parquet", "jsonl", "csv", "postgres", "duckdb")
+"""Of source and sink both; answers to records of CSV go into Parquet."""
+QUERY = "SELECT id, product, text FROM reviews ORDER BY id"
+LIMITS_MB = {"jsonl": 60.0}
+LIMIT_MB = 150.0
+GROWTH = 1.1
+
+
+# --- one step -------------------------------------------------------------------------------------------------
+
+
+def measured(step: Callable[[Any, Any, str], None]) -> Variant:
+    """Make a variant of a step: with all imports done, and memory and CPU counted from there."""
+
+    def variant(data: Path, out: Path) -> Mapping[str, Any]:
+        known = data.parent / f"{data.name.partition('-')[0]} {step.__name__}.json"
+        for module in json.loads(known.read_text()) if known.exists() else ():
+            with suppress(ImportError):
+                import_module(module)
+        ports, job, run = opened(data)
+        gc.collect()
+        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts from here
+        before, cpu = held_mb(), time.process_time()
+        step(ports, job, run)
+        used = time.process_time() - cpu
+        if not known.exists():
+            known.write_text(json.dumps(sorted(sys.modules.keys() - {"__main__"})))
+        return {"own_mb": high_water_mb() - before, "step_s": used}
+
+    return variant
+
+
+def opened(data: Path) -> tuple[Any, Any, str]:
+    """Open what a step needs; there is no run before prepare."""
+    from vendor import ports_of
+
+    from nightbatch.job import Job
+
+    values = json.loads((data / "job.json").read_text())
+    job = Job.model_validate(values["job"])
+    ports = ports_of(job, data / "home", data / "answers", **values["connections"])
+    return ports, job, next((run.run for run in ports.ledger.runs()), "")
+
+
+def prepare(ports: Any, job: Any, _run: str) -> None:
+    """Pull, render and pack."""
+    from vendor import WINDOW
+
+    from nightbatch import flow
+
+    flow.prepare(ports, job, WINDOW)
+
+
+def collect(ports: Any, job: Any, run: str) -> None:
+    """Collect and validate."""
+    from nightbatch.steps.collect import collect
+    from nightbatch.steps.validate import validate
+
+    vendor = ports.provider("openai", "openai_default")
+    for shard in ports.ledger.shards(run):
+        collect(ports, shard, vendor.poll(shard.current.batch_id))
+        validate(ports, job, ports.ledger.shard(shard.plan.ref))
+
+
+def load(ports: Any, job: Any, run: str) -> None:
+    """Load."""
+    from nightbatch.steps.load import load
+
+    for shard in ports.ledger.shards(run):
+        load(ports, job, shard)
+
+
+def settle(ports: Any, job: Any, run: str) -> None:
+    """Sort what was not good, add up and prove."""
+    from nightbatch import flow
+    from nightbatch.errors import RunIncomplete
+
+    flow.close_round(ports, job, run, 0)
+    with suppress(RunIncomplete):  # a few answers were errors, and no round is left
+        flow.finish(ports, job, run)
+
+
+def answer(data: Path, out: Path) -> Mapping[str, Any]:
+    """Send all shards, and write their answers; not measured."""
+    from vendor import send
+
+    ports, job, run = opened(data)
+    send(ports, job, run, data / "answers")
+    return {}
+
+
+STEPS = (prepare, collect, load, settle)
+VARIANTS: dict[str, Variant] = {step.__name__: measured(step) for step in STEPS} | {"answer": answer}
+
+
+# --- the sources ----------------------------------------------------------------------------------------------
+
+
+def into_text(data: Path, kind: str) -> dict[str, Any]:
+    """Write the records as JSON lines or CSV."""
+    import csv
+
+    file = data / f"records.{kind}"
+    with file.open("w", newline="") as out:
+        table = csv.writer(out)
+        if kind == "csv":
+            table.writerow(["id", "product", "text"])
+        for row in records_of(data):
+            if kind == "csv":
+                table.writerow(row)
+            else:
+                out.write(json.dumps(dict(zip(("id", "product", "text"), row, strict=True)), ensure_ascii=False) + "\n")
+    return {"files": str(file)}
+
+
+def into_postgres(data: Path) -> dict[str, Any]:
+    """Put the records into a table of PostgreSQL, and empty the sink's."""
+    import psycopg
+
+    with psycopg.connect(os.environ["BENCH_POSTGRES"]) as database, database.cursor() as cursor:
+        cursor.execute("DROP TABLE IF EXISTS reviews, answers, answers_dead_letters")
+        cursor.execute("CREATE TABLE reviews (id text PRIMARY KEY, product text, text text)")
+        with cursor.copy("COPY reviews FROM STDIN") as copy:
+            for row in records_of(data):
+                copy.write_row(row)
+        cursor.execute("ANALYZE reviews")
+    return {"query": QUERY, "connection": "source", "whole_table": True}
+
+
+def into_duckdb(data: Path) -> dict[str, Any]:
+    """Put the records into a table of DuckDB."""
+    import duckdb
+
+    with duckdb.connect(str(data / "source.duckdb")) as database:
+        database.execute(f"CREATE TABLE reviews AS SELECT * FROM '{data}/records.parquet'")
+    return {"query": QUERY, "connection": "source", "whole_table": True}
+
+
+def records_of(data: Path) -> Any:
+    """Stream the records."""
+    import pyarrow.parquet as pq
+
+    for batch in pq.ParquetFile(data / "records.parquet").iter_batches(1_000):
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+def set_up(data: Path, kind: str, records: int, shard_rows: int) -> None:
+    """Make the records, and describe the job."""
+    make(data, records)
+    source: dict[str, Any] = {"files": f"{data}/records.parquet"}
+    sink: dict[str, Any] = {"files": f"{data}/sink", "format": "jsonl" if kind == "jsonl" else "parquet"}
+    connections = {}
+    if kind in ("jsonl", "csv"):
+        source = into_text(data, kind)
+    elif kind in ("postgres", "duckdb"):
+        is_duckdb = kind == "duckdb"
+        source, sink = (
+            into_duckdb(data) if is_duckdb else into_postgres(data),
+            {"connection": "sink", "table": "answers"},
+        )
+        for name in ("source", "sink"):
+            file = json.dumps({"conn_type": "duckdb", "host": f"{data}/{name}.duckdb"})
+            connections[f"AIRFLOW_CONN_{name.upper()}"] = file if is_duckdb else os.environ["BENCH_POSTGRES"]
+    job = job_values(source, sink, shard={"max_rows": shard_rows}, rounds=0)
+    (data / "job.json").write_text(json.dumps({"job": job, "connections": connections}))
+
+
+# --- all of them ----------------------------------------------------------------------------------------------
+
+
+def night(root: Path, kind: str, records: int, shard_rows: int) -> dict[str, dict[str, float]]:
+    """Run all steps of one kind and size; step -> figure."""
+    found = {}
+    with TemporaryDirectory(prefix=f"{kind}-", dir=root) as name:
+        data = Path(name)
+        set_up(data, kind, records, shard_rows)
+        for step in ("prepare", "answer", "collect", "load", "settle"):
+            argv = [sys.executable, __file__, "--one", step, name, name]
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            if done.returncode:
+                sys.exit(f"{kind} {step} failed:\n{done.stderr[-3000:]}")
+            if step != "answer":
+                found[step] = json.loads(done.stdout.splitlines()[-1])
+                found[step]["us"] = found[step]["step_s"] / records * 1e6
+    return found
+
+
+Nights = dict[str, dict[int, dict[str, dict[str, float]]]]
+"""Kind -> records -> step -> figure."""
+
+
+def rows(nights: Nights, small: int, large: int) -> list[Row]:
+    """Compare with what was asked for: the worst step of each kind."""
+    told = []
+    for kind, sizes in nights.items():
+        first, last = sizes[small], sizes[large]
+        limit = LIMITS_MB.get(kind, LIMIT_MB)
+        most, step = max((last[step]["own_mb"], step) for step in last)
+        part = f"memory with {kind}, {large:,} records"
+        told.append(Row(part, f"≤ {limit:g} MB", f"{most:.0f} MB ({step})", most <= limit))
+        for figure, what in (("own_mb", "memory"), ("us", "CPU a record")):
+            growth, step = max((last[step][figure] / first[step][figure], step) for step in last)
+            part = f"{what} with {kind}, {large:,} records against {small:,}"
+            told.append(Row(part, f"≤ {GROWTH} ×", f"{growth:.2f} × ({step})", growth <= GROWTH))
+    return told
+
+
+def table(nights: Nights) -> None:
+    """Print what every step took."""
+    for kind, sizes in nights.items():
+        for records, steps in sizes.items():
+            for step, figures in steps.items():
+                print(f"{kind:9} {records:>9,} {step:8} {figures['own_mb']:6.0f} MB {figures['us']:7.1f} us a record")
+
+
+def main() -> None:
+    """Run nights of every kind and size."""
+    if play(VARIANTS):
+        return
+    from nightbatch.demo.services.stack import Stack
+
+    numbers = [int(text.replace("_", "")) for text in sys.argv[1:] if text[0].isdigit()]
+    small, large = [*numbers, *(100_000, 1_000_000)[len(numbers) :]]
+    kinds = [text for text in sys.argv[1:] if not text[0].isdigit()] or KINDS
+    nights: Nights = {}
+    with TemporaryDirectory(prefix="nightbatch-bench-") as name, Stack(Path(name) / "stack") as stack:
+        if "postgres" in kinds:
+            os.environ["BENCH_POSTGRES"] = stack.start_postgres().url()
+        for kind in kinds:
+            for records in (TINY, small, large):
+                told = night(Path(name), kind, records, min(SHARD_ROWS, small))
+                print(f"  {kind} {records:,}", file=sys.stderr, flush=True)
+                if records != TINY:
+                    nights.setdefault(kind, {})[records] = told
+    table(nights)
+    finish(__file__, nights, rows(nights, small, large))
+
+
+if __name__ == "__main__":
+    main()
