@@ -19,52 +19,62 @@ from nightbatch.errors import StorageUnavailable
 
 _TABLES = """
 PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-32768; PRAGMA temp_store=FILE;
-CREATE TABLE rows (at INTEGER PRIMARY KEY, place INTEGER, key TEXT, print BLOB, ends REAL, waited INTEGER,
-    reason TEXT, detail TEXT);
+PRAGMA locking_mode=EXCLUSIVE;
+CREATE TABLE rows (at INTEGER PRIMARY KEY, key TEXT, print BLOB);
+CREATE TABLE waits (at INTEGER PRIMARY KEY, ends REAL);
+CREATE TABLE bad (at INTEGER PRIMARY KEY, key TEXT, reason TEXT, detail TEXT);
 CREATE TABLE known (nr INTEGER PRIMARY KEY, key TEXT, print BLOB, ends REAL);
 CREATE TABLE dead (key TEXT, print BLOB, PRIMARY KEY (key, print)) WITHOUT ROWID;
+CREATE TABLE twice (key TEXT PRIMARY KEY, first INTEGER) WITHOUT ROWID;
 CREATE TABLE again (at INTEGER PRIMARY KEY);
+CREATE TABLE same (print BLOB PRIMARY KEY, first INTEGER) WITHOUT ROWID;
 CREATE TABLE fates (at INTEGER PRIMARY KEY, fate TEXT, twin TEXT);
+"""
+"""
+`at` is the order of all records. In `rows` are those that can be asked about, narrow, since every one is sorted twice;
+in `waits` which of them earlier runs left pending.
 """
 
 _KEYS = (
     # A bad key owns nothing; every other record, also one that cannot be asked about, owns its key if it is the first.
-    """INSERT INTO again SELECT at FROM (
-        SELECT at, row_number() OVER (PARTITION BY key ORDER BY at) AS nth FROM rows WHERE reason <> 'bad_key'
-    ) WHERE nth > 1""",
-    "INSERT INTO fates SELECT at, 'bad', NULL FROM rows WHERE reason <> ''",
+    """INSERT INTO twice SELECT key, min(at) FROM (
+        SELECT key, at FROM rows UNION ALL SELECT key, at FROM bad WHERE reason <> 'bad_key'
+    ) GROUP BY key HAVING count(*) > 1""",
+    "INSERT INTO fates SELECT at, 'bad', NULL FROM bad",
+)
+_AGAIN = (
+    """INSERT INTO again SELECT bad.at FROM bad JOIN twice USING (key)
+        WHERE bad.at > twice.first AND reason <> 'bad_key'""",
+    "INSERT INTO again SELECT rows.at FROM rows CROSS JOIN twice USING (key) WHERE rows.at > twice.first",
     """INSERT OR IGNORE INTO fates
-        SELECT at, CASE WHEN waited THEN 'superseded' ELSE 'duplicate_key' END, NULL FROM again JOIN rows USING (at)""",
+        SELECT again.at, CASE WHEN waits.at IS NULL THEN 'duplicate_key' ELSE 'superseded' END, NULL
+        FROM again LEFT JOIN waits USING (at)""",
 )
 _KNOWN = (
     "CREATE INDEX known_keys ON known (key)",
     """INSERT OR IGNORE INTO fates
-        SELECT r.at, CASE WHEN r.ends < k.ends THEN 'superseded' ELSE 'unchanged' END, NULL
+        SELECT r.at, CASE WHEN w.ends < k.ends THEN 'superseded' ELSE 'unchanged' END, NULL
         FROM rows AS r CROSS JOIN known AS k ON k.nr = (SELECT max(nr) FROM known WHERE key = r.key)
-        WHERE r.ends < k.ends OR r.print = k.print""",
+        LEFT JOIN waits AS w ON w.at = r.at
+        WHERE w.ends < k.ends OR r.print = k.print""",
     """INSERT OR IGNORE INTO fates
         SELECT r.at, 'unchanged', NULL FROM rows AS r CROSS JOIN dead AS d ON d.key = r.key AND d.print = r.print""",
 )
-_TWINS = """INSERT INTO fates SELECT at, 'duplicate', twin FROM (
-        SELECT at, row_number() OVER same AS nth, first_value(key) OVER same AS twin
-        FROM rows WHERE NOT EXISTS (SELECT 1 FROM fates WHERE fates.at = rows.at)
-        WINDOW same AS (PARTITION BY print ORDER BY at)
-    ) WHERE nth > 1"""
+_SAME = """INSERT INTO same SELECT print, min(at) FROM rows
+    WHERE NOT EXISTS (SELECT 1 FROM fates WHERE fates.at = rows.at) GROUP BY print HAVING count(*) > 1"""
+_TWINS = """INSERT INTO fates SELECT r.at, 'duplicate', owner.key
+    FROM rows AS r CROSS JOIN same ON same.print = r.print CROSS JOIN rows AS owner ON owner.at = same.first
+    WHERE r.at > same.first AND NOT EXISTS (SELECT 1 FROM fates WHERE fates.at = r.at)"""
 
 
-class Claim(NamedTuple):
-    """What one record of a part says of itself."""
+class Bad(NamedTuple):
+    """A record that cannot be asked about."""
 
-    place: int | None
-    """How many requests of all parts stand before it; None for a record that cannot be asked about."""
+    before: int
+    """How many requests of all parts stand before it."""
     key: str
-    print: bytes | None
-    ends: float | None
-    """The end of the window that a pending row's record was pulled in, in seconds of 1970."""
-    waited: bool
-    """Whether an earlier run left it pending."""
-    reason: str = ""
-    detail: str = ""
+    reason: str
+    detail: str
 
 
 class Fallen(NamedTuple):
@@ -105,25 +115,54 @@ class Sets:
             "INSERT OR IGNORE INTO dead VALUES (?, ?)", ((key, bytes_of(print_)) for key, print_ in letters)
         )
 
-    def add(self, claims: Iterable[Claim]) -> None:
-        """Take in the claims of all parts, in order."""
-        self._db.executemany(
-            "INSERT INTO rows (place, key, print, ends, waited, reason, detail) VALUES (?, ?, ?, ?, ?, ?, ?)", claims
-        )
+    def ask(self, requests: Iterable[tuple[str, str]]) -> None:
+        """Take in (key, fingerprint) of all that can be asked, in the order of the parts."""
+        rows = ((at_of(place), key, bytes_of(print_)) for place, (key, print_) in enumerate(requests))
+        self._db.executemany("INSERT INTO rows VALUES (?, ?, ?)", rows)
+
+    def wait(self, waits: Iterable[tuple[int, datetime | None]]) -> None:
+        """Take in which requests earlier runs left pending, and the end of the window that held their record."""
+        rows = ((at_of(place), end.timestamp() if end else None) for place, end in waits)
+        self._db.executemany("INSERT INTO waits VALUES (?, ?)", rows)
+
+    def bury(self, bad: Iterable[Bad]) -> None:
+        """Take in what cannot be asked about, in order."""
+        rows = ((at_of(one.before - 1) + 1 + nth, *one[1:]) for nth, one in enumerate(bad))
+        self._db.executemany("INSERT INTO bad VALUES (?, ?, ?, ?)", rows)
 
     def decide(self) -> None:
         """Give every record that is not asked its fate."""
-        is_first = self._db.execute("SELECT 1 FROM known UNION ALL SELECT 1 FROM dead LIMIT 1").fetchone() is None
-        for statement in (*_KEYS, *(() if is_first else _KNOWN), _TWINS):
+        self._do(_KEYS)
+        if self._has("twice"):
+            self._do(_AGAIN)
+        if self._has("known") or self._has("dead"):
+            self._do(_KNOWN)
+        self._do([_SAME])
+        if self._has("same"):
+            self._do([_TWINS])
+
+    def _do(self, statements: Iterable[str]) -> None:
+        for statement in statements:
             self._db.execute(statement)
+
+    def _has(self, table: str) -> bool:
+        return self._db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is not None  # noqa: S608 - our own names
 
     def fallen(self) -> Iterator[Fallen]:
         """Stream the records that are not asked, in order."""
         found = self._db.execute(
-            """SELECT f.fate, f.twin, r.place, r.key, r.print, r.ends, r.reason, r.detail, again.at IS NULL
-            FROM fates AS f CROSS JOIN rows AS r ON r.at = f.at LEFT JOIN again ON again.at = f.at ORDER BY f.at"""
+            """SELECT f.fate, f.twin, CASE WHEN r.at IS NULL THEN NULL ELSE (f.at >> 32) - 1 END,
+                coalesce(r.key, bad.key), r.print, waits.ends, coalesce(bad.reason, ''), coalesce(bad.detail, ''),
+                again.at IS NULL
+            FROM fates AS f LEFT JOIN rows AS r ON r.at = f.at LEFT JOIN bad ON bad.at = f.at
+            LEFT JOIN waits ON waits.at = f.at LEFT JOIN again ON again.at = f.at ORDER BY f.at"""
         )
         yield from map(Fallen._make, found)
+
+
+def at_of(place: int) -> int:
+    """Give where a request stands among all records; between two of them there is room for four billion bad ones."""
+    return (place + 1) << 32
 
 
 def bytes_of(print_: str) -> bytes:

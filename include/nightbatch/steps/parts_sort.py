@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import cast
 
 import pyarrow as pa
 
@@ -22,7 +23,7 @@ from .pack import DUPLICATE_SCHEMA
 from .parquet import RowWriter, read_rows, row_writer
 from .parts import Spread, once
 from .parts_read import PartRead, read
-from .parts_sets import Claim, Fallen, Sets, bytes_of, sets
+from .parts_sets import Bad, Fallen, Sets, sets
 from .pull import Tally
 
 DROPS_SCHEMA = pa.schema([("place", pa.int64())])
@@ -70,7 +71,9 @@ def _sort(ports: Ports, spread: Spread) -> Sorted:
     with ExitStack() as stack:
         memory = stack.enter_context(sets())
         _learn(ports, job, spread, memory)
-        memory.add(_claims(ports.store, parts))
+        memory.ask(_requests(ports.store, parts))
+        memory.wait(_waits(ports.store, parts))
+        memory.bury(_bad(ports.store, parts))
         memory.decide()
         names = [f"{folder}/{name}.parquet" for name in ("duplicates", "bad_records", "drops")]
         schemas = (DUPLICATE_SCHEMA, DEAD_SCHEMA, DROPS_SCHEMA)
@@ -112,31 +115,31 @@ def _learn(ports: Ports, job: Job, spread: Spread, memory: Sets) -> None:
         memory.learn_dead(dead_before(ports, job, ports.ledger.run(spread.run).window))
 
 
-def _claims(store: Store, parts: Sequence[PartRead]) -> Iterator[Claim]:
-    """Stream what the records of all parts say, in the order in which they were read."""
+def _requests(store: Store, parts: Sequence[PartRead]) -> Iterator[tuple[str, str]]:
+    """Stream key and fingerprint of all that can be asked, in the order in which it was read."""
+    for shard in shards_of(parts):
+        yield from cast(Iterator[tuple[str, str]], read_rows(store, shard.index_name, ("key", "fingerprint")))
+
+
+def _waits(store: Store, parts: Sequence[PartRead]) -> Iterator[tuple[int, datetime | None]]:
+    """Stream which requests are pending rows of earlier runs."""
     place = 0
     for part in parts:
-        bad = _bad(store, part)
-        before, claim = next(bad)
-        asked = 0
+        begin = place + part.waited_from
         for shard in part.shards:
-            for key, print_, end in read_rows(store, shard.index_name, ("key", "fingerprint", "window_end")):
-                while claim is not None and before <= asked:
-                    yield claim
-                    before, claim = next(bad)
-                ends = end.timestamp() if end else None
-                yield Claim(place, key, bytes_of(print_), ends, asked >= part.waited_from)
-                place, asked = place + 1, asked + 1
-        while claim is not None:
-            yield claim
-            _, claim = next(bad)
+            if place + shard.rows > begin:
+                ends = read_rows(store, shard.index_name, ("window_end",))
+                yield from ((at, end) for at, (end,) in enumerate(ends, start=place) if at >= begin)
+            place += shard.rows
 
 
-def _bad(store: Store, part: PartRead) -> Iterator[tuple[int, Claim | None]]:
-    if part.bad_name:
-        for before, key, reason, detail in read_rows(store, part.bad_name, ("before", "key", "reason", "detail")):
-            yield before, Claim(None, key, None, None, False, reason, detail)
-    yield 0, None
+def _bad(store: Store, parts: Sequence[PartRead]) -> Iterator[Bad]:
+    place = 0
+    for part in parts:
+        if part.bad_name:
+            for before, *what in read_rows(store, part.bad_name, ("before", "key", "reason", "detail")):
+                yield Bad(place + before, *what)
+        place += sum(shard.rows for shard in part.shards)
 
 
 @dataclass
