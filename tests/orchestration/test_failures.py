@@ -8,7 +8,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from nightbatch.errors import JobInvalid, Problem, ProviderBusy
-from nightbatch.orchestration.tasks import LOG_WIDTH, airflow_failures
+from nightbatch.orchestration.failures import LOG_WIDTH, airflow_failures
 
 
 def test_a_terminal_error_is_told_in_short_lines_and_ends_the_task_without_our_stack(

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import amask_secret, mask_secret
 
-from nightbatch.adapters.registry import connections_of, open_ports, settings_from
 from nightbatch.errors import ConnectionInvalid
 from nightbatch.job import Job
-from nightbatch.ports import Connection, Connections, Ports, Settings
 
 from .masking import words_of_connection, words_of_settings
-from .telemetry import task_telemetry
+
+if TYPE_CHECKING:
+    from nightbatch.ports import Connection, Connections, Ports, Settings
 
 
 def airflow_connection(conn_id: str) -> Connection:
@@ -56,6 +56,8 @@ def _absent(conn_id: str) -> ConnectionInvalid:
 
 
 def _translate(connection: Any) -> Connection:
+    from nightbatch.ports import Connection
+
     return Connection(
         conn_id=connection.conn_id,
         conn_type=connection.conn_type or "",
@@ -79,18 +81,26 @@ def _settings() -> Settings:
     """Give the settings, with Airflow's own address for links unless another is set."""
     from airflow.configuration import conf
 
+    from nightbatch.adapters.registry import settings_from
+
     base_url = conf.get("api", "base_url", fallback="")
     return settings_from({"NIGHTBATCH_UI_BASE_URL": base_url, **os.environ})
 
 
 def task_ports(job: Job) -> Ports:
     """Give a task everything that its job needs."""
+    from nightbatch.adapters.registry import open_ports
+
+    from .telemetry import task_telemetry
+
     return open_ports(job, settings(), airflow_connection, telemetry=task_telemetry())
 
 
 async def trigger_ports(job: Job) -> Ports:
     """Give a callback in the triggerer everything that its job needs; the database is opened in a thread."""
     import asyncio
+
+    from nightbatch.adapters.registry import connections_of, open_ports
 
     chosen = _settings()
     await amask_secret(words_of_settings(chosen))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from airflow.sdk.definitions.callback import AsyncCallback
@@ -16,15 +16,16 @@ from airflow.sdk.definitions.deadline import (
     deadline_reference,
 )
 
-from nightbatch import flow
 from nightbatch.core.deadline import DeadlineRule
 from nightbatch.core.window import Window
 from nightbatch.job import Job
 from nightbatch.job_sealed import facts_of, unsealed
-from nightbatch.ports import Ports
 
 from .connections import trigger_ports
 from .windows import instant, plain
+
+if TYPE_CHECKING:
+    from nightbatch.ports import Ports
 
 
 @deadline_reference(DeadlineReference.TYPES.DAGRUN_CREATED)
@@ -122,6 +123,8 @@ async def tell_deadline(
 
 
 def _tell(ports: Ports, job: Job, kind: Literal["at_risk", "late"], due: datetime, details: dict[str, Any]) -> None:
+    from nightbatch import flow
+
     conf = details.get("conf") or {}
     start = conf.get("window_start") or details.get("data_interval_start")
     end = conf.get("window_end") or details.get("data_interval_end")

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, BaseOperator, CronTriggerTimetable, Param
 from airflow.sdk.exceptions import AirflowFailException
 
-from nightbatch.housekeeping import housekeep, open_house
-from nightbatch.ports import Run
-
 from .connections import airflow_connection, settings
 from .dag import FIRST_NIGHT, RETRIES
-from .tasks import airflow_failures
-from .telemetry import task_telemetry
+from .failures import airflow_failures
+
+if TYPE_CHECKING:
+    from nightbatch.ports import Run
 
 SCHEDULE = "0 12 * * *"
 """At noon UTC, when most nights are over."""
@@ -39,6 +38,10 @@ class HousekeepingOperator(BaseOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Do it, say in the log what was done, and fail where a person is needed."""
+        from nightbatch.housekeeping import housekeep, open_house
+
+        from .telemetry import task_telemetry
+
         dry_run = bool(context["params"].get("dry_run"))
         with airflow_failures():
             is_live, telemetry = _Live(context["ti"]), task_telemetry()

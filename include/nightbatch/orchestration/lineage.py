@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from nightbatch.adapters.registry import open_sink, open_source
 from nightbatch.core.lineage import places_of
 from nightbatch.job import Job
 
@@ -21,6 +20,8 @@ class DatasetsOfAJob:
         """Name the datasets; called by OpenLineage's listener when the task is over, and by nobody else."""
         from airflow.providers.openlineage.extractors import OperatorLineage
         from openlineage.client.event_v2 import Dataset
+
+        from nightbatch.adapters.registry import open_sink, open_source
 
         def datasets(identity: str) -> list[Dataset]:
             return [Dataset(namespace=place.namespace, name=place.name) for place in places_of(identity)]

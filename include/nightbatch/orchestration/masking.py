@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from nightbatch.ports import Connection, Settings
+if TYPE_CHECKING:
+    from nightbatch.ports import Connection, Settings
 
 Words = dict[str, Any]
 """By the name that Airflow judges them by: it hides the values of names like `password`, `secret` or `api_key`."""

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, get_current_context
 
-from nightbatch import flow
 from nightbatch.errors import RunOverlaps
 from nightbatch.job import Job
 
 from .connections import task_ports
+from .failures import airflow_failures
 from .progress import log_progress
-from .tasks import SPREAD_KEY, airflow_failures
+from .tasks import SPREAD_KEY
 from .waking import wait_for_window
 from .windows import options_of, window_of
+
+if TYPE_CHECKING:
+    from nightbatch import flow
 
 
 class PartsOperator(BaseOperator):
@@ -30,6 +33,8 @@ class PartsOperator(BaseOperator):
         """Take the window, and name its parts; none where there is nothing to share out: `prepare` does it all."""
         if context["params"].get("dry_run"):
             return []
+        from nightbatch import flow
+
         with airflow_failures():
             ports = task_ports(self.job)
             try:
@@ -52,6 +57,8 @@ class PartOperator(BaseOperator):
 
     def execute(self, context: Any) -> None:
         """Read, render and pack one part; or pack some shards anew."""
+        from nightbatch import flow
+
         get_current_context()["part_name"] = self.part["name"]  # type: ignore[typeddict-unknown-key]  # for labels
         errand = flow.Errand(self.part["spread"], self.part["kind"], self.part["number"])
         with airflow_failures():
@@ -71,6 +78,8 @@ class SortOperator(BaseOperator):
         if not spread:
             return []
         with airflow_failures():
+            from nightbatch import flow
+
             return shares(flow.sort_parts(task_ports(self.job), self.job, spread, task_ports), "group")
 
 

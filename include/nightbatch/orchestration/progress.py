@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nightbatch.flow import Progress, Watch
+if TYPE_CHECKING:
+    from nightbatch.flow import Progress, Watch
 
 
 def log_progress(log: Any) -> Watch:

@@ -1,67 +1,41 @@
-"""The operators of a job's Dag: each calls one function of `flow` and turns its outcome into Airflow's words."""
+"""
+The operators of a job's Dag: each calls one function of `flow` and turns its outcome into Airflow's words.
+
+Airflow imports this module at every parse, in every process, so what only a run needs is imported where it runs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import timedelta
-from textwrap import wrap
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
 from airflow.configuration import conf
 from airflow.sdk import BaseOperator, BaseOperatorLink, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from nightbatch import flow
 from nightbatch.core.ids import ShardRef
-from nightbatch.errors import NightbatchError, RunOverlaps, Terminal
+from nightbatch.errors import RunOverlaps
 from nightbatch.job import Job
-from nightbatch.logs import logger
-from nightbatch.ports import Ports, RoundPlan
-from nightbatch.steps.forecast_words import forecast_rows, warnings
 from nightbatch.steps.outcome import Waiting
 
 from .connections import task_ports
+from .failures import airflow_failures
 from .lineage import DatasetsOfAJob
 from .progress import log_progress
 from .waking import note_look, trigger_for, wait_for_window
 from .windows import options_of, window_of
 
-log = logger(__name__)
+if TYPE_CHECKING:
+    from nightbatch.ports import Ports, RoundPlan
 
-LOG_WIDTH = 100
-"""Characters of a line that Airflow's page of logs shows beside the grid, on a screen of 1,440 pixels."""
 RUN_KEY = "run"
 """XCom key under which `prepare` names the run in the ledger."""
 SPREAD_KEY = "spread"
 """XCom key under which `parts` names how the source was split; empty where it was not."""
 DRY_RUN_KEY = "dry_run"
 """XCom key under which the `prepare` of a dry run leaves its figures."""
-
-
-@contextmanager
-def airflow_failures() -> Iterator[None]:
-    """
-    Say what went wrong where people look for it, and end what no retry can mend at once.
-
-    Airflow's page does not break long lines and shows the stack below the message, so we break ours, and leave out
-    the stack of what was raised on purpose: it tells of our code, where the reader wants to know of the run.
-    """
-    try:
-        yield
-    except NightbatchError as error:
-        log.error("%s", "\n".join(_lines(str(error))))
-        if isinstance(error, Terminal):
-            raise AirflowFailException(str(error)) from None
-        raise
-
-
-def _lines(text: str) -> Iterator[str]:
-    for paragraph in text.splitlines():
-        yield from wrap(paragraph, LOG_WIDTH, break_long_words=False, break_on_hyphens=False, drop_whitespace=True) or [
-            ""
-        ]
 
 
 def run_link(context: Mapping[str, Any], ports: Ports) -> str:
@@ -104,6 +78,8 @@ class PrepareOperator(DatasetsOfAJob, BaseOperator):
         """Seal the window's plan; waits, without a worker, for another run that holds the window."""
         spread = context["ti"].xcom_pull(task_ids="parts", key=SPREAD_KEY) if self.job.source.parts > 1 else ""
         with airflow_failures():
+            from nightbatch import flow
+
             ports, window, options = task_ports(self.job), window_of(context), options_of(context)
             if context["params"].get("dry_run"):
                 self._look_ahead(ports, context)
@@ -117,6 +93,9 @@ class PrepareOperator(DatasetsOfAJob, BaseOperator):
         return shard_refs(plan)
 
     def _look_ahead(self, ports: Ports, context: Any) -> NoReturn:
+        from nightbatch import flow
+        from nightbatch.steps.forecast_words import forecast_rows, warnings
+
         found = flow.look_ahead(ports, self.job, window_of(context), options_of(context))
         context["ti"].xcom_push(
             key=DRY_RUN_KEY,
@@ -172,6 +151,8 @@ class BatchSensor(DatasetsOfAJob, BaseOperator):
         get_current_context()["shard_name"] = self.shard["name"]  # type: ignore[typeddict-unknown-key]  # for labels
         ref = ShardRef(self.shard["run"], self.shard["round"], self.shard["shard"])
         with airflow_failures():
+            from nightbatch import flow
+
             ports = task_ports(self.job)
             if event is None:
                 _take_up_again(ports, ref)
@@ -207,6 +188,8 @@ class RetryOperator(BaseOperator):
         """Give every bad row of the rounds so far its fate."""
         run = context["ti"].xcom_pull(task_ids="prepare", key=RUN_KEY)
         with airflow_failures():
+            from nightbatch import flow
+
             ports = task_ports(self.job)
             plan = flow.close_round(ports, flow.sealed_job(ports, run), run, self.number, last=self.job.rounds)
         self.log.info("run %s: %s", run, {name: plan.facts[name] for name in ("sent_again", "dead", "pending")})
@@ -244,6 +227,8 @@ class SettleOperator(DatasetsOfAJob, BaseOperator):
             self._end_dry_run(context)
         run = context["ti"].xcom_pull(task_ids="prepare", key=RUN_KEY)
         with airflow_failures():
+            from nightbatch import flow
+
             ports = task_ports(self.job)
             if run is None:
                 flow.fail_unplanned(ports, self.job, window_of(context), link=run_link(context, ports))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from airflow.sdk import BaseOperator
 
@@ -12,14 +12,15 @@ from nightbatch.core.batch import BatchState, BatchStatus
 from nightbatch.core.ids import ShardRef
 from nightbatch.errors import RunOverlaps
 from nightbatch.job import Job
-from nightbatch.ports import Ports
 from nightbatch.steps.outcome import Waiting
-from nightbatch.steps.tell import wants
-from nightbatch.steps.vendor_outage import count_away
 
-from .trigger import ShardTrigger
 from .versions import warn_of_triggerer
 from .windows import instant
+
+if TYPE_CHECKING:
+    from nightbatch.ports import Ports
+
+    from .trigger import ShardTrigger
 
 
 def note_look(ports: Ports, job: Job, ref: ShardRef, event: Mapping[str, str]) -> None:
@@ -28,6 +29,9 @@ def note_look(ports: Ports, job: Job, ref: ShardRef, event: Mapping[str, str]) -
 
     It waited for hours and wrote nothing; without this, one 404 now would look like the end of a long absence.
     """
+    from nightbatch.steps.tell import wants
+    from nightbatch.steps.vendor_outage import count_away
+
     warn_of_triggerer(event)
     shard = ports.ledger.shard(ref)
     if event.get("failing_since_utc") and wants(job, "away"):
@@ -43,6 +47,8 @@ def note_look(ports: Ports, job: Job, ref: ShardRef, event: Mapping[str, str]) -
 
 def trigger_for(waiting: Waiting, ports: Ports, *, about: str) -> ShardTrigger:
     """Give what wakes a task up that waits; `about` names job, run and shard in the triggerer's log."""
+    from .trigger import ShardTrigger
+
     batch = waiting.batch
     if batch is None:
         return ShardTrigger(until=waiting.until.isoformat())
@@ -63,6 +69,8 @@ def trigger_for(waiting: Waiting, ports: Ports, *, about: str) -> ShardTrigger:
 
 def wait_for_window(operator: BaseOperator, ports: Ports, overlap: RunOverlaps) -> NoReturn:
     """Look again in a while whether the other run has ended; holds no worker."""
+    from .trigger import ShardTrigger
+
     operator.log.info("%s", overlap)
     until = ports.clock.now() + timedelta(seconds=ports.settings.poll_from_s)
     operator.defer(trigger=ShardTrigger(until=until.isoformat()), method_name="execute")

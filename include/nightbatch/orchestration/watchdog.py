@@ -11,15 +11,10 @@ from airflow.sdk import DAG, BaseOperator, CronTriggerTimetable
 from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
 
 from nightbatch.core.window import Window
-from nightbatch.patrol import patrol
-from nightbatch.steps.absence import fresh_words, gap_words
-from nightbatch.steps.telemetry import tell_standing
-from nightbatch.watchdog import open_watch
 
 from .connections import airflow_connection, settings
 from .dag import FIRST_NIGHT, RETRIES
-from .tasks import airflow_failures
-from .telemetry import task_telemetry
+from .failures import airflow_failures
 
 SCHEDULE = "20 * * * *"
 """Every hour, away from the full hour at which most jobs begin."""
@@ -48,6 +43,13 @@ class WatchdogOperator(BaseOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Say in the log how each job stands, and tell people of what is new."""
+        from nightbatch.patrol import patrol
+        from nightbatch.steps.absence import fresh_words, gap_words
+        from nightbatch.steps.telemetry import tell_standing
+        from nightbatch.watchdog import open_watch
+
+        from .telemetry import task_telemetry
+
         with airflow_failures():
             watch = open_watch(settings(), airflow_connection, scheduler=AirflowScheduler(context["ti"]))
             told = patrol(watch, Path(self.jobs))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Param
 
 from nightbatch.core.verdict import Reason
 from nightbatch.core.window import Window
 from nightbatch.errors import JobInvalid, Problem
-from nightbatch.flow import Ask, Options
+
+if TYPE_CHECKING:
+    from nightbatch.flow import Ask, Options
 
 RETRIED = (
     Reason.CANCELLED,
@@ -152,6 +154,8 @@ def plain(moment: datetime) -> datetime:
 
 def options_of(context: Mapping[str, Any]) -> Options:
     """Give what the trigger form asks for besides the window."""
+    from nightbatch.flow import Options
+
     chosen = context["params"]
     retry = _retry_of(context)
     if retry is not None and chosen.get("force"):
@@ -170,6 +174,8 @@ def options_of(context: Mapping[str, Any]) -> Options:
 
 
 def _retry_of(context: Mapping[str, Any]) -> Ask | None:
+    from nightbatch.flow import Ask
+
     chosen = context["params"]
     reasons = tuple(chosen.get("retry") or ())
     if not reasons:
