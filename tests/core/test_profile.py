@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightbatch.core.profile import MAX_VALUES, Band, Measure, Profile, Profiler, fields_of, path_of, values_at
+from nightbatch.core.profile import MAX_VALUES, Band, Measure, Profile, Profiler, fields_of, path_of, values_at, word_of
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -129,3 +129,8 @@ def test_parts_add_up_to_the_whole_whatever_a_model_wrote(ratings: list[str], cu
 )
 def test_a_band_is_about_numbers_and_the_length_of_texts(value: Any, holds: bool) -> None:
     assert Band(0.5, 2).holds(value) is holds
+
+
+@pytest.mark.parametrize("value", [True, False, 0, 1, 1.0, None, [True], {"b": 1, "a": "é"}])
+def test_a_value_that_is_no_text_is_counted_as_its_json(value: Any) -> None:
+    assert word_of(value) == json.dumps(value, sort_keys=True, ensure_ascii=False)

@@ -94,9 +94,36 @@ class Cost:
         return Cost(self.usage + other.usage, self.batch_usd + other.batch_usd, self.realtime_usd + other.realtime_usd)
 
 
+class CostSum:
+    """Adds costs up one by one, without objects that a sum makes at each step."""
+
+    def __init__(self) -> None:
+        self._tokens = [0] * 5
+        self._batch_usd = self._realtime_usd = ZERO
+
+    def add(self, cost: Cost) -> None:
+        """Add what a row cost."""
+        usage, tokens = cost.usage, self._tokens
+        tokens[0] += usage.input_tokens
+        tokens[1] += usage.cached_tokens
+        tokens[2] += usage.cache_write_tokens
+        tokens[3] += usage.output_tokens
+        tokens[4] += usage.reasoning_tokens
+        self._batch_usd += cost.batch_usd
+        self._realtime_usd += cost.realtime_usd
+
+    @property
+    def cost(self) -> Cost:
+        """Give what was added up."""
+        return Cost(Usage(*self._tokens), self._batch_usd, self._realtime_usd)
+
+
 def total(costs: Iterable[Cost]) -> Cost:
     """Add costs up."""
-    return sum(costs, Cost())
+    summed = CostSum()
+    for cost in costs:
+        summed.add(cost)
+    return summed.cost
 
 
 def tokens_bound(size_bytes: int) -> int:

@@ -65,13 +65,13 @@ def answers(ports: Ports, job: Job, shard: Shard) -> Iterator[pa.RecordBatch]:
     """Stream the shard's good answers, each followed by its copies for the records that ask the same."""
     copies = duplicates_of(ports, shard.plan.ref.run, _good_fingerprints(ports, shard))
     rows: list[tuple[Any, ...]] = []
-    put_back = putting_back(ports, job, shard)
+    put_back, version = putting_back(ports, job, shard), job.prompt_version  # which hashes the prompt each time
     for number, kind, key, fingerprint, said, *rest in read_rows(ports.store, shard.verdicts_name, _COLUMNS):
         if kind != VerdictKind.GOOD:
             continue
         row = [key, fingerprint, put_back(number, said), *rest]
         # One answer may have a million copies.
-        for answer in _answer_rows(job, shard, row, copies):
+        for answer in _answer_rows(version, shard, row, copies):
             rows.append(answer)
             if len(rows) >= ROWS_AT_A_TIME:
                 yield to_batch(rows, ANSWER_SCHEMA)
@@ -80,10 +80,10 @@ def answers(ports: Ports, job: Job, shard: Shard) -> Iterator[pa.RecordBatch]:
         yield to_batch(rows, ANSWER_SCHEMA)
 
 
-def _answer_rows(job: Job, shard: Shard, row: list[Any], copies: Copies) -> Iterator[tuple[Any, ...]]:
+def _answer_rows(version: str, shard: Shard, row: list[Any], copies: Copies) -> Iterator[tuple[Any, ...]]:
     key, fingerprint, answer, model, custom_id, *tokens, cost = row
     plan = shard.plan
-    where = (plan.provider, model, job.prompt_version, plan.ref.round, custom_id)
+    where = (plan.provider, model, version, plan.ref.round, custom_id)
     yield (key, fingerprint, answer, *where, None, *tokens, cost)
     for copy, _ in copies.get(fingerprint, ()):
         # The answer was paid once, so its copies cost nothing.

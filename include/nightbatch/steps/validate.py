@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from nightbatch.core.answer import AnswerChecker
 from nightbatch.core.ids import custom_id_prefix, row_of, run_code
-from nightbatch.core.money import Cost, Usage
+from nightbatch.core.money import Cost, CostSum, Usage
 from nightbatch.core.profile import Profiler
 from nightbatch.core.request import Endpoint
 from nightbatch.core.result import Result
@@ -55,6 +55,7 @@ Where a vendor sent a row twice, first bad and then good, both stand here, and t
 
 MAX_RAW_CHARS = 20_000
 NANO = Decimal("1e-9")
+NOT_BILLED = Usage()
 
 
 def validate(ports: Ports, job: Job, shard: Shard) -> Outcome:
@@ -66,7 +67,7 @@ def validate(ports: Ports, job: Job, shard: Shard) -> Outcome:
     with row_writer(ports.store, name, VERDICT_SCHEMA) as out:
         reading = _Reading(ports, job, shard, lane, out)
         reading.read()
-    counts = reading.tally()
+    counts, cost = reading.tally(), reading.costs.cost
     if reading.trouble:
         told = AccountTrouble(shard.plan.provider, code=reading.trouble, message="said of rows of a batch")
         ports.ledger.note_problem(shard.plan.ref, type(told).__name__, str(told))
@@ -75,15 +76,15 @@ def validate(ports: Ports, job: Job, shard: Shard) -> Outcome:
         verdicts_name=name,
         verdicts_sha256=out.sha256,
         counts=counts,
-        cost=reading.cost,
+        cost=cost,
         rates={"batch": lane.rate.as_json(), "realtime": lane.realtime.as_json()},
         profile=reading.profiler.profile.as_json() if reading.profiler else None,
         now=ports.clock.now(),
     )
     if is_booked:
-        tell_collected(ports, job, shard, counts, reading.cost)
+        tell_collected(ports, job, shard, counts, cost)
     said = ", ".join(f"{count:,} {what}" for what, count in counts.items())
-    log.info("validate: %s; %s USD", said, f"{reading.cost.batch_usd:.4f}")
+    log.info("validate: %s; %s USD", said, f"{cost.batch_usd:.4f}")
     return Moved()
 
 
@@ -105,7 +106,7 @@ class _Reading:
         self.verdicts: list[Verdict | None] = [None] * shard.plan.rows
         self.billed = bytearray(shard.plan.rows)
         self.odd: Counter[str] = Counter()
-        self.cost = Cost()
+        self.costs = CostSum()
         self.trouble = ""
         """The first code that says the account is in trouble."""
 
@@ -140,11 +141,11 @@ class _Reading:
 
     def _bill(self, row: int, result: Result) -> Cost:
         usage = result.usage
-        self.billed[row] = usage != Usage()
+        self.billed[row] = usage != NOT_BILLED
         # Rounded here, once, so that the rows add up to the ledger's figure to the last digit.
-        batch, realtime = (rate.cost_usd(usage).quantize(NANO) for rate in (self.lane.rate, self.lane.realtime))
-        cost = Cost(usage, batch, realtime)
-        self.cost += cost
+        batch, realtime = self.lane.rate.cost_usd(usage), self.lane.realtime.cost_usd(usage)
+        cost = Cost(usage, batch.quantize(NANO), realtime.quantize(NANO))
+        self.costs.add(cost)
         return cost
 
     def _write(self, row: int, verdict: Verdict, result: Result | None, cost: Cost) -> None:
