@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -151,3 +154,38 @@ def test_a_value_that_does_not_fit_its_column_is_null_and_the_whole_answer_is_ke
 
     assert (ended.code, table.scores()) == (0, {"k0": 1, "k1": None}), ended
     assert table.run("select nb_answer ->> 'score' from scores where id = 'k1'") == [("99999999999999999999999999",)]
+
+
+@pytest.mark.parametrize("folder", ["/proc/nope/answers/", "/sys/answers/", "records.jsonl/answers/"])
+def test_a_folder_that_can_never_be_made_is_told_before_anything_is_spent(desk: Desk, parrot: str, folder: str) -> None:
+    text = (desk.folder / "tickets.yaml").read_text()
+    desk.put("tickets.yaml", text.replace("{files: answers/, format", f"{{files: {folder}, format"))
+    desk.records("hello")
+    before = spent(parrot)
+
+    ended = desk.run()
+
+    assert (ended.code, ended.answer["error"]) == (2, "BadSink"), ended
+    said = ended.answer["message"]
+    assert f"{folder.rstrip('/')}/ cannot be made: " in said, ended
+    assert said.endswith(". Choose a folder that this user may write to."), ended
+    assert spent(parrot) == before
+
+
+def test_a_folder_that_a_full_disk_keeps_from_being_made_is_tried_again(
+    desk: Desk, parrot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.records("hello")
+    make = Path.mkdir
+
+    def full(self: Path, *args: Any, **kwargs: Any) -> None:
+        if self.name == "answers":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        make(self, *args, **kwargs)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "mkdir", full)
+        ended = desk.run()
+
+    assert (ended.code, ended.answer["error"]) == (75, "StorageUnavailable"), ended
+    assert desk.run().code == 0

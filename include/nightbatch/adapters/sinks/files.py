@@ -15,7 +15,15 @@ from nightbatch.adapters.object_store import ObjectStore
 from nightbatch.adapters.sinks.columns import Kind, answer_columns, sink_schema, typed_batch
 from nightbatch.adapters.sinks.files_dead import read_dead_letters
 from nightbatch.adapters.sinks.files_latest import given_of, held_of, pairs_of, read_latest, winners
-from nightbatch.adapters.sinks.files_layout import MARKER, Marker, part_name, parts_of, rank_of, read_marker
+from nightbatch.adapters.sinks.files_layout import (
+    MARKER,
+    Marker,
+    make_folder,
+    part_name,
+    parts_of,
+    rank_of,
+    read_marker,
+)
 from nightbatch.adapters.sinks.files_write import dead_batch, dead_schema, write_part
 from nightbatch.adapters.sinks.table import column_of
 from nightbatch.adapters.sql_names import free_name
@@ -73,8 +81,10 @@ class FileSink:
         """
         Claim the folder for the job, or check that it is the job's and its columns still fit.
 
-        Raises BadSink for a folder of another job, another key column, or a column that changed its type.
+        Raises BadSink for a folder of another job, another key column, or a column that changed its type, and for
+        one that cannot be made.
         """
+        make_folder(self._store)
         mine = Marker(context.job, self._key_column, {column.name: column.kind.value for column in self._columns})
         if self._store.write(MARKER, mine.encoded(), if_absent=True):
             return

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,6 +24,12 @@ _NAME = re.compile(r"[a-z_]+/window=(?P<window>\w+-\w+)/g(?P<generation>\d+)-(?P
 
 Rank = tuple[datetime, int, str]
 
+_STAYS_SO = frozenset(
+    getattr(errno, name)
+    for name in ("EACCES", "EEXIST", "EINVAL", "ELOOP", "ENAMETOOLONG", "ENOENT", "ENOTDIR", "EPERM", "EROFS")
+)
+"""Why a folder cannot be made today, nor tomorrow; a full or failing disk may have passed by then."""
+
 
 class Marker(msgspec.Struct, frozen=True):
     """What a folder says of itself: its job, the key's column, and the kind of every answer column so far."""
@@ -34,6 +42,22 @@ class Marker(msgspec.Struct, frozen=True):
     def encoded(self) -> bytes:
         """Write the marker, readable."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+def make_folder(store: ObjectStore) -> None:
+    """Make the folder of a local sink. Raises BadSink where that can never be; a bucket has no folders to make."""
+    if store.location.scheme != "file":
+        return
+    try:
+        Path(store.location.prefix).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in _STAYS_SO:
+            raise BadSink(
+                store.identity,
+                problem=f"the folder {store.location.prefix}/ cannot be made: {error.strerror}",
+                remedy="Choose a folder that this user may write to.",
+            ) from error
+        # Whatever else is wrong is told by the first write, and tried again.
 
 
 def read_marker(store: ObjectStore) -> Marker | None:
