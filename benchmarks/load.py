@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,9 +34,12 @@ def server_s(pid: int) -> float:
     import psutil
 
     server = psutil.Process(pid)
-    ended, all_of_it = server.cpu_times(), [server, *server.children(recursive=True)]
-    alive = [one.cpu_times() for one in all_of_it]
-    return float(ended.children_user + ended.children_system + sum(one.user + one.system for one in alive))
+    own, alive = server.cpu_times(), 0.0
+    for child in server.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            used = child.cpu_times()
+            alive += used.user + used.system
+    return float(own.user + own.system + own.children_user + own.children_system + alive)
 
 
 def timed(merge: Callable[[], int]) -> dict[str, float]:
