@@ -16,6 +16,7 @@ import pytest
 from nightbatch.adapters import object_store_connect
 from nightbatch.adapters.memory import MemoryStore
 from nightbatch.adapters.object_store import ObjectStore
+from nightbatch.adapters.object_store_names import parse_uri
 from nightbatch.errors import ConnectionInvalid, StorageUnavailable
 from nightbatch.ports import Connection, Store
 
@@ -222,6 +223,28 @@ def test_a_writer_killed_in_the_middle_leaves_nothing(
 
     assert not store.exists("half")
     assert list(store.names("")) == []
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "is_signed"),
+    [
+        ("", False),
+        ("https://s3.example.com", False),
+        ("http://127.0.0.1:9000", False),
+        ("http://s3.example.com:9000", True),
+        ("http://127.0.0.1.example.com", True),
+    ],
+)
+def test_what_is_sent_is_signed_byte_by_byte_only_where_it_could_be_changed_on_its_way(
+    endpoint: str, is_signed: bool
+) -> None:
+    """The signature takes half of an upload's CPU seconds."""
+    extra = {"region_name": "x", **({"endpoint_url": endpoint} if endpoint else {})}
+    connection = Connection("s3", "aws", login="key", password="secret", extra=extra)
+
+    bucket = object_store_connect.open_bucket(parse_uri("s3://bucket/base"), connection)
+
+    assert (bucket.config.get("unsigned_payload") is None) == is_signed
 
 
 def test_a_store_that_is_down_is_unavailable_and_never_a_no(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from nightbatch.adapters.object_store_names import Location, parse_uri
 from nightbatch.errors import ConnectionInvalid
@@ -21,6 +22,8 @@ _TIMES = {"timeout": timedelta(seconds=120), "connect_timeout": timedelta(second
 """One request moves 8 MiB at most, so two minutes bound even a slow line."""
 _KEYS_LIVE_FOR = timedelta(minutes=10)
 """How long keys from a session are used before it is asked again; sessions renew theirs 10 to 15 minutes ahead."""
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _MEMORY: dict[str, Bucket] = {}
 """The buckets of `memory://`; every opener of one name in this process sees the same files."""
@@ -77,6 +80,8 @@ def _open_s3(location: Location, connection: Connection | None) -> Bucket:
     config: dict[str, Any] = {"virtual_hosted_style_request": False}
     if endpoint:
         config["endpoint"] = endpoint
+    if _guards_content(endpoint) and "AWS_UNSIGNED_PAYLOAD" not in os.environ:
+        config["unsigned_payload"] = True
     if extra.get("region_name"):
         config["region"] = str(extra["region_name"])
     provider = _s3_keys(connection)
@@ -85,6 +90,16 @@ def _open_s3(location: Location, connection: Connection | None) -> Bucket:
     if "region" not in config and (region := _default_region(provider)):
         config["region"] = region
     return S3Store(location.bucket, client_options=client, retry_config=_RETRY, **config)  # type: ignore[arg-type]  # TypedDicts
+
+
+def _guards_content(endpoint: str) -> bool:
+    """
+    Say whether nobody can change what is sent on its way: TLS sees to that, or there is no way.
+
+    Then a signature over every byte adds nothing but half of an upload's CPU seconds; the SDKs of AWS leave it out too.
+    """
+    where = urlsplit(endpoint)
+    return where.scheme != "http" or where.hostname in _LOOPBACK
 
 
 def _s3_keys(connection: Connection | None) -> Callable[[], Any] | None:
