@@ -66,9 +66,8 @@ def _check_outside(job: Job, found: Found, now: datetime) -> None:
     from nightbatch.adapters.connections import from_environment
     from nightbatch.adapters.extras import is_absent
     from nightbatch.adapters.functions import function_problems
-    from nightbatch.adapters.prices import GenaiPrices
     from nightbatch.adapters.providers.account_budget import month_budget
-    from nightbatch.adapters.registry import PROVIDERS, connections_of, settings_from
+    from nightbatch.adapters.registry import PROVIDERS, connections_of, open_prices, settings_from
     from nightbatch.steps.lanes import known_price
 
     for number, model in enumerate(job.models):
@@ -80,7 +79,7 @@ def _check_outside(job: Job, found: Found, now: datetime) -> None:
         if is_absent(model.provider):
             found.warnings.append(str(PackageMissing(model.provider, extra=model.provider)))
         try:
-            price = known_price(GenaiPrices(), job, number, at=now)
+            price = known_price(open_prices(settings_from(os.environ)), job, number, at=now)
         except JobInvalid as error:
             found.problems += map(str, error.problems)
             continue

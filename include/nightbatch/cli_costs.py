@@ -37,7 +37,11 @@ def costs(
     by: Annotated[list[By] | None, typer.Option("--by", help="Tell apart by this; may be given again.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what was billed, and what real time would have cost; each day is one of the job's own time zone."""
+    """
+    Say what was billed, and what real time would have cost; each day is one of the job's own time zone.
+
+    What `nightbatch try` and `nightbatch diff` spent in real time is not in it.
+    """
     with errors_told(as_json=as_json):
         ledger = ledger_of_environment()
         lines = ledger.costs(job=job, since=day_of(since, "--from"), until=day_of(until, "--to"))

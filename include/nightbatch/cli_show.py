@@ -87,10 +87,15 @@ def usd(value: Decimal | None) -> str:
 
 def estimate(job: Job, window: Window, found: Estimate, *, as_json: bool) -> None:
     """Show what a run would do."""
+    from nightbatch.steps.estimate import too_small_budgets
     from nightbatch.steps.forecast_words import forecast_json, forecast_rows, warnings
 
     if as_json:
-        values = {**asdict(found), "forecast": forecast_json(found.forecast)}
+        values = {
+            **asdict(found),
+            "forecast": forecast_json(found.forecast),
+            "too_small_budgets": list(too_small_budgets(job, found)),
+        }
         print_json({"job": job.name, "window": str(window), **values})
         return
     counts = found.counts
@@ -112,7 +117,7 @@ def estimate(job: Job, window: Window, found: Estimate, *, as_json: bool) -> Non
         *forecast_rows(job, found.forecast),
     )
     facts(f"{job.name}, {window}", told)
-    for warning in warnings(job, found.forecast):
+    for warning in (*too_small_budgets(job, found), *warnings(job, found.forecast)):
         note(warning)
 
 

@@ -56,6 +56,8 @@ class Settings:
     """How long after its tick a window may be without a run before it is called missing."""
     part_bytes: int = 32_000_000
     """A source that is read in parts has none smaller than so many bytes, where sizes are known."""
+    prices: str = ""
+    """A file of prices of one's own, which win over those of the package; empty for none."""
     redact_modules: str = ""
     """The modules, with commas between, whose functions job files may name under `redact.functions`."""
     ui_base_url: str = ""

@@ -22,7 +22,7 @@ ROW = """
 def table(tmp_path, *rows: str):
     path = tmp_path / "overrides.yaml"
     path.write_text("".join(rows) or "[]")
-    return GenaiPrices(path)
+    return GenaiPrices(bundled=path)
 
 
 def test_a_batch_rate_and_its_real_time_rate_are_exact(tmp_path):
@@ -56,7 +56,7 @@ def test_the_full_price_in_silence_is_found_out(tmp_path, provider, model, at):
     assert price.batch is None
     assert price.realtime is not None
     assert model in price.note
-    assert "price_overrides.yaml" in price.note
+    assert "NIGHTBATCH_PRICES" in price.note
 
 
 @pytest.mark.parametrize("provider", ["openai", "no-such-vendor"])

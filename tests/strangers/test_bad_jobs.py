@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 
 import pytest
 
@@ -142,3 +143,32 @@ def test_a_model_without_a_price_is_told_where_no_budget_needs_one(
     [warning] = checked.answer["jobs"]["tickets.yaml"]["warnings"]
     assert (checked.code, "booked as 0 USD" in warning, "gpt-77" in warning) == (0, True, True)
     assert (ended.code, "booked as 0 USD" in caplog.text) == (0, True), ended
+
+
+def test_prices_of_ones_own_let_a_budget_be_kept(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.records("one")
+    desk.job(more="budget_usd: 1")
+    text = (desk.folder / "tickets.yaml").read_text()
+    desk.put("tickets.yaml", text.replace("gpt-5-mini", "gpt-77"))
+    row = "provider: openai, model: gpt-77, mode: batch, input: '1', output: '4', valid_from: 2026-01-01, source: ours"
+    monkeypatch.setenv("NIGHTBATCH_PRICES", str(desk.folder / "prices.yaml"))
+
+    without = desk.run()
+    desk.put("prices.yaml", f"- {{{row}}}")
+    ended = desk.run()
+
+    assert (without.code, "NIGHTBATCH_PRICES" in without.answer["message"]) == (2, True), without
+    assert (ended.code, Decimal(ended.answer["cost_usd"]) > 0) == (0, True), ended
+
+
+@pytest.mark.parametrize("key", ["budget_usd", "budget_day_usd"])
+def test_a_plan_says_that_no_shard_fits_the_budget(desk: Desk, key: str) -> None:
+    desk.records("one")
+    desk.job(more=f"{key}: 0.000001")
+
+    ended = desk.type("plan", "tickets.yaml")
+
+    [said] = ended.answer["too_small_budgets"]
+    assert (ended.code, f"{key} is not enough: it is 0.000001 USD" in said, "at worst" in said) == (0, True, True), (
+        ended
+    )

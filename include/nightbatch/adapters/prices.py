@@ -41,8 +41,10 @@ class Override:
 class GenaiPrices:
     """Implements `Prices`; thread-safe, one calculation per model and day."""
 
-    def __init__(self, overrides_path: Path | None = None) -> None:
-        self._overrides = read_overrides(overrides_path or OVERRIDES)
+    def __init__(self, own: Path | str = "", *, bundled: Path = OVERRIDES) -> None:
+        """Read the tables; `own` is a file of rows that win over the package's. Raises JobInvalid, also for no file."""
+        self._own = read_overrides(Path(own)) if own else ()
+        self._overrides = read_overrides(bundled)
         self._known: dict[tuple[str, str, date], Price] = {}
 
     def price(self, provider: str, model: str, *, at: datetime) -> Price:
@@ -65,14 +67,21 @@ class GenaiPrices:
         return Price(batch, realtime, listed.note if batch is None or realtime is None else "")
 
     def _overridden(self, provider: str, model: str, mode: Mode, day: date) -> Rate | None:
-        fitting = [row for row in self._overrides if row.fits(provider, model, mode, day)]
-        best = max(fitting, key=lambda row: (row.model == model, len(row.model), row.valid_from), default=None)
-        return best.rate if best else None
+        for table in (self._own, self._overrides):
+            fitting = [row for row in table if row.fits(provider, model, mode, day)]
+            if fitting:
+                return max(fitting, key=lambda row: (row.model == model, len(row.model), row.valid_from)).rate
+        return None
 
 
 def read_overrides(path: Path) -> Sequence[Override]:
     """Read the table. Raises JobInvalid with everything that is wrong with it."""
-    rows = yaml.safe_load(path.read_text(encoding="utf-8")) or []
+    try:
+        rows = yaml.safe_load(path.read_text(encoding="utf-8")) or []
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no YAML"
+        problem = Problem("", f"the prices cannot be read: {why}", "Mend NIGHTBATCH_PRICES, or the file it names")
+        raise JobInvalid(str(path), [problem]) from error
     problems: list[Problem] = []
     overrides: list[Override] = []
     if not isinstance(rows, list):
@@ -142,7 +151,7 @@ def _listed(provider: str, model: str, day: date) -> Price:
     return Price(_rate(batch, f"{edition}, {day}, batch"), realtime)
 
 
-_REMEDY = "Add a row with its source to price_overrides.yaml."
+_REMEDY = "Add a row with its source to the file that NIGHTBATCH_PRICES names."
 _NAMES = {
     "input": "input_mtok",
     "output": "output_mtok",

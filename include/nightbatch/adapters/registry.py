@@ -23,6 +23,7 @@ from nightbatch.ports import (
     NoTelemetry,
     Notifier,
     Ports,
+    Prices,
     Provider,
     Settings,
     Sink,
@@ -101,6 +102,12 @@ def open_store(settings: Settings, connections: Connections) -> Store:
     return store
 
 
+def open_prices(settings: Settings) -> Prices:
+    """Open the prices. Raises JobInvalid where a file of one's own is absent or wrong."""
+    prices: Prices = _load("nightbatch.adapters.prices:GenaiPrices")(settings.prices)
+    return prices
+
+
 def open_ports(
     job: Job,
     settings: Settings,
@@ -116,7 +123,7 @@ def open_ports(
         clock=clock or SystemClock(),
         store=open_store(settings, connections),
         ledger=ledger or open_ledger(settings),
-        prices=_load("nightbatch.adapters.prices:GenaiPrices")(),
+        prices=open_prices(settings),
         provider=cache(_providers(settings, connections)),
         source=cache(lambda: open_source(job, connections)),
         sink=_sinks(connections),

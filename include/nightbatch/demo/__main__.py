@@ -44,6 +44,9 @@ def main() -> int:
                 workers=options.workers,
                 tell=lambda text: _tell(console, began, text),
             )
+            airflow = installation.airflow
+            login = f"user {airflow.login.user}, password {airflow.login.password}"
+            _tell(console, began, f"Airflow can be opened: {airflow.address}   {login}")
             broken = _two_jobs(console, installation, options)
             _say_where(console, stack.folder, installation, time.monotonic() - began)
             if not options.exit:

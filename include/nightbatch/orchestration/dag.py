@@ -151,8 +151,9 @@ def doc(job: Job) -> str:
 | Retry rounds | {job.rounds} |
 | Prompt version | `{job.prompt_version}` |
 
-`prepare` seals what is sent. Each square of `round_N.batch` is one shard; pink means that it waits at the vendor and
-holds no worker. `retry` sends failed rows again. `settle` adds up and gives the run its colour.
+`prepare` seals what is sent. Each square of `round_N.batch` is one shard; *deferred* (violet, a clock) means that it
+waits at the vendor and holds no worker, *skipped* (pink) that the round had nothing to send. `retry` sends failed rows
+again. `settle` adds up and gives the run its colour.
 
 **Red?** Open the log of the red task: its last line says what happened and what to do. Clearing a task, with
 *downstream*, goes on from where it stood; it never pays twice and never cancels a batch. To pay for a window again on

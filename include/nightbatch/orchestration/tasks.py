@@ -94,6 +94,7 @@ class PrepareOperator(DatasetsOfAJob, BaseOperator):
 
     def _look_ahead(self, ports: Ports, context: Any) -> NoReturn:
         from nightbatch import flow
+        from nightbatch.steps.estimate import too_small_budgets
         from nightbatch.steps.forecast_words import forecast_rows, warnings
 
         found = flow.look_ahead(ports, self.job, window_of(context), options_of(context))
@@ -102,7 +103,7 @@ class PrepareOperator(DatasetsOfAJob, BaseOperator):
             value={"requests": found.counts.requests, "shards": found.shards},
         )
         rows = [f"{label}: {value}" for label, value in forecast_rows(self.job, found.forecast) if label]
-        said = ". ".join([*rows, *warnings(self.job, found.forecast)])
+        said = ". ".join([*rows, *too_small_budgets(self.job, found), *warnings(self.job, found.forecast)])
         raise AirflowSkipException(
             f"dry run, nothing was sent: {found.counts.requests:,} requests in {found.shards:,} shards, "
             f"{found.expected_usd} USD expected, {found.worst_usd} USD at worst "

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, cast
 from nightbatch.core.experience import PastEstimate
 from nightbatch.core.money import ZERO
 from nightbatch.core.shard import ShardPlan
+from nightbatch.job import Job
 from nightbatch.ports import Ports
 
 from .forecast import Forecast
@@ -33,6 +34,8 @@ class Estimate:
     worst_usd: Decimal | None
     realtime_expected_usd: Decimal | None
     realtime_worst_usd: Decimal | None
+    dearest_usd: Decimal
+    """The worst case of the dearest shard; 0 where the price is not known."""
     price_source: str
     rests_on_rows: int
     """How many answers of the job the output tokens are learned from; 0 for a guess."""
@@ -70,11 +73,24 @@ def estimate(
             lane.realtime.worst_usd(input_tokens=tokens, output_tokens=answers) if known_realtime else None
         ),
         realtime_worst_usd=(lane.realtime.worst_usd(input_tokens=bound, output_tokens=cap) if known_realtime else None),
+        dearest_usd=max((plan.worst_usd for plan in plans), default=ZERO),
         price_source=lane.rate.source,
         rests_on_rows=lane.experience.rows,
         past=tuple(past),
         forecast=forecast,
     )
+
+
+def too_small_budgets(job: Job, found: Estimate) -> Iterator[str]:
+    """Name the job's budgets that never let its dearest shard go, each in a paragraph."""
+    amounts = (("budget_usd", job.budget_usd), ("budget_day_usd", job.budget_day_usd))
+    for key, amount in (*amounts, ("budget_month_usd", job.budget_month_usd)):
+        if amount is not None and amount < found.dearest_usd:
+            yield (
+                f"{key} is not enough: it is {amount:f} USD, and the dearest of {found.shards:,} shards can cost "
+                f"{found.dearest_usd:f} USD at worst. As it stands that shard is not sent, and its rows stay "
+                f"pending. Raise {key}, or make shards smaller (shard.max_rows) or answers shorter (max_output_tokens)."
+            )
 
 
 class _Nowhere(io.RawIOBase):

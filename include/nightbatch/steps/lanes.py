@@ -115,7 +115,7 @@ def known_price(prices: Prices, job: Job, choice: int, *, at: datetime, has_budg
             f"models.{choice}.model",
             f"the batch price of {model.provider} {model.model} is not known ({price.note or 'no entry'}), "
             f"so {key} cannot be kept",
-            "Add the price to the override table, or remove the budget.",
+            "Add the price to the file that NIGHTBATCH_PRICES names (docs/providers.md), or remove the budget.",
         )
         raise JobInvalid(job.name, [problem])
     return price
