@@ -11,6 +11,12 @@ import pytest
 from nightbatch.emulator import Account, Faults, UnknownFault
 
 
+def test_a_person_who_follows_the_button_of_a_shard_is_told_where_they_are(calm):
+    page = httpx.get(calm.url)
+
+    assert (page.status_code, "Batch at the vendor" in page.text) == (200, True)
+
+
 def test_health_needs_no_key(calm):
     assert httpx.get(f"{calm.url}/emulator/health").json() == {"status": "ok"}
 

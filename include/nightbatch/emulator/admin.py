@@ -14,8 +14,22 @@ from nightbatch.emulator.store import Batch
 from nightbatch.emulator.world import World
 
 router = APIRouter(prefix="/emulator")
+front = APIRouter()
+
+WELCOME = """\
+This is nightbatch's stand-in for OpenAI and Anthropic. It has no pages.
+
+Where Airflow's button "Batch at the vendor" led you here, it leads to the batch itself with the real vendor
+(OpenAI), or to the list of batches (Anthropic). What happened here so far: GET /emulator/state, with a key.
+"""
 
 MAX_BODY_BYTES = 100_000
+
+
+@front.get("/")
+async def welcome() -> Response:
+    """Say to a person with a browser what this is; needs no key."""
+    return Response(WELCOME, media_type="text/plain")
 
 
 @router.get("/health")

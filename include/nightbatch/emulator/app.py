@@ -31,6 +31,7 @@ _ROUTERS = (
     anthropic_batches.router,
     anthropic_real_time.router,
     models.router,
+    admin.front,
     admin.router,
 )
 

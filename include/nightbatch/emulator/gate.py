@@ -21,7 +21,7 @@ from nightbatch.emulator.settings import Account, Vendor
 from nightbatch.emulator.world import FaultPlan, Requester, World
 
 FAULTS_HEADER = "x-emulator-faults"
-OPEN_PATHS = frozenset({"/emulator/health"})
+OPEN_PATHS = frozenset({"/", "/emulator/health"})
 
 _AFTER_SUCCESS = (
     "create_timeout_after_success",
