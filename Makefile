@@ -8,12 +8,13 @@ UV := UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=.ve
 QUICK := tests/core tests/steps tests/test_flow.py $(wildcard tests/test_job*.py)
 EXIT ?=
 README ?=
+ONLY ?=
 VENDORS ?=
 LIMIT ?=
 
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo cluster test test-cluster test-ui test-faults test-others check docs golden clean setup format
+.PHONY: demo cluster test test-cluster test-ui bench test-faults test-others check docs golden clean setup format
 
 demo: setup ## Run two real nightly jobs in a real Airflow, on this machine alone; EXIT=1 stops by itself
 	@exec env $(if $(VENDORS),VENDORS=$(VENDORS)) $(BIN)/python -m nightbatch.demo $(if $(EXIT),--exit) $(if $(LIMIT),--limit $(LIMIT))
@@ -33,6 +34,9 @@ test-cluster: setup ## Run a job on Redis and two Celery workers, and kill one; 
 test-ui: setup ## Drive Airflow's pages in a browser, pictures in .ui/; needs Chromium (apt-get install chromium)
 	@$(UV) sync --locked --group ui
 	README=$(README) $(BIN)/python -m pytest -m ui tests/ui
+
+bench: setup ## Measure speed and memory against their targets; an hour on a quiet machine, ONLY="prepare night" for some
+	@$(BIN)/python benchmarks/table.py $(ONLY)
 
 # Cells are independent of each other, but for those that share one running Airflow: tests/faults/conftest.py says how.
 test-faults: setup ## Kill every process at every point, and let the vendor misbehave; ends with a table of all cells
@@ -69,7 +73,7 @@ golden: setup ## Write the golden files of wire formats and alerts anew (picture
 	$(BIN)/python -m tests.golden.alerts
 
 clean: ## Remove the environment, caches and the demo's data
-	rm -rf .venv .venv-* .nightbatch .airflow .mypy_cache .ui .ruff_cache .pytest_cache .hypothesis .import_linter_cache .site dist
+	rm -rf .venv .venv-* .nightbatch .airflow .mypy_cache .ui .bench .ruff_cache .pytest_cache .hypothesis .import_linter_cache .site dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup: .venv/.synced
