@@ -241,7 +241,46 @@ def test_a_run_shows_its_books_and_status_tells_them_again(vendor: str) -> None:
     assert "round 0: 1/1 shards" in ended.stderr
     assert (books["state"], books["merged"], books["batches"]) == ("complete", 5, 1)
     assert "5 pulled, 5 loaded" in status.stdout
+    assert books.pop("closed_before")["state"] == "complete"
     assert told["runs"][0]["books"] == books
+
+
+def test_a_window_that_is_complete_says_that_nothing_was_sent_and_whether_the_job_is_another_one(
+    folder: Path, vendor: str
+) -> None:
+    first = json.loads(typed("run", "tickets.yaml", "--json").stdout)
+    same, same_plan = typed("run", "tickets.yaml"), typed("plan", "tickets.yaml")
+    (folder / "tickets.yaml").write_text(GOOD.replace("{{ text }}", "Now: {{ text }}").replace("answers/", "others/"))
+    other, plan = typed("run", "tickets.yaml"), typed("plan", "tickets.yaml")
+    told, planned = (json.loads(typed(word, "tickets.yaml", "--json").stdout) for word in ("run", "plan"))
+    model = json.loads(typed("plan", "tickets.yaml", "--model", "gpt-5-nano", "--json").stdout)
+    forced = json.loads(typed("run", "tickets.yaml", "--force", "--json").stdout)
+
+    assert first["closed_before"] is None
+    sentence = r"this window has been complete since 20\d\d-\d\d-\d\d \d\d:\d\d UTC; nothing was sent\."
+    assert re.search(f"^{sentence}$", same.stdout, re.MULTILINE)
+    assert re.search(r"complete since .* UTC; `nightbatch run` sends nothing\.$", same_plan.stdout, re.MULTILINE)
+    changed = r" The job file has changed since \(prompt, sink\): `--force` plans it anew\."
+    assert re.search(f"^{sentence}{changed}$", other.stdout, re.MULTILINE)
+    assert re.search(f"`nightbatch run` sends nothing\\.{changed}$", plan.stdout, re.MULTILINE)
+    assert (other.exit_code, told["merged"], told["closed_before"]["job_changed"]) == (0, 5, ["prompt", "sink"])
+    assert told["closed_before"] == planned["closed_before"]
+    assert model["closed_before"]["job_changed"] == ["prompt", "models", "sink"]
+    assert (forced["closed_before"], forced["requests"]) == (None, 5)
+
+
+def test_a_window_that_failed_says_that_the_changed_job_was_not_used(folder: Path, vendor: str) -> None:
+    (folder / "records.jsonl").write_text('{"id": null, "text": "none"}\n{"id": "k1", "text": "hello"}\n')
+    (folder / "tickets.yaml").write_text(GOOD + "max_dead_share: 0.1\n")
+    first = typed("run", "tickets.yaml")
+    (folder / "tickets.yaml").write_text(GOOD + "max_dead_share: 0.9\n")
+    again, told = typed("run", "tickets.yaml"), typed("run", "tickets.yaml", "--json")
+
+    assert (first.exit_code, again.exit_code, "this window has been" in first.stdout) == (1, 1, False)
+    assert re.search(
+        r"failed since .*; nothing was sent\. The job file has changed since \(max_dead_share\)", again.stdout
+    )
+    assert json.loads(told.stdout)["closed_before"]["job_changed"] == ["max_dead_share"]
 
 
 def test_a_run_imports_only_what_it_uses(vendor: str) -> None:

@@ -98,8 +98,9 @@ def plan(
         ports = ports_of(loaded)
         window = window_of(start, end, now=ports.clock.now())
         with progress.spinner("reading the source", quiet=as_json):
-            estimate = flow.look_ahead(ports, loaded, window, flow.Options(limit=limit, model=model))
-        show.estimate(loaded, window, estimate, as_json=as_json)
+            options = flow.Options(limit=limit, model=model)
+            estimate = flow.look_ahead(ports, loaded, window, options)
+        show.estimate(loaded, window, estimate, flow.closed_before(ports, loaded, window, options), as_json=as_json)
 
 
 @app.command(name="try")

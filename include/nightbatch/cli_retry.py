@@ -131,10 +131,11 @@ def run_to_the_end(ports: Ports, job: Job, window: Window, options: Options, *, 
     """Run a window, wait, and show how it ended; exits with 1 where it did not end well."""
     from nightbatch import flow
 
+    closed = None if options.retry else flow.closed_before(ports, job, window, options)
     try:
         with progress.bars(quiet=as_json) as watch:
             books = flow.run(ports, job, window, options, watch=watch, crew=crew_of(job))
     except (RunIncomplete, RunFailed, DoesNotAddUp) as error:
-        show.bad_ending(flow.books_of(ports.ledger.run(error.run_id)), error, as_json=as_json)
+        show.bad_ending(flow.books_of(ports.ledger.run(error.run_id)), error, closed, as_json=as_json)
         raise typer.Exit(EXIT_FAILED) from None
-    show.books(books, as_json=as_json)
+    show.books(books, closed, as_json=as_json)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nightbatch.cli_check import Found
     from nightbatch.core.experience import PastEstimate
     from nightbatch.errors import NightbatchError
+    from nightbatch.steps.closed import Closed
     from nightbatch.steps.estimate import Estimate
     from nightbatch.steps.settle import Books
     from nightbatch.steps.trial import Trial
@@ -85,8 +86,8 @@ def usd(value: Decimal | None) -> str:
     return f"{value:.6f} USD" if 0 < value < Decimal("0.01") else f"{value:,.4f} USD"
 
 
-def estimate(job: Job, window: Window, found: Estimate, *, as_json: bool) -> None:
-    """Show what a run would do."""
+def estimate(job: Job, window: Window, found: Estimate, closed: Closed | None = None, *, as_json: bool) -> None:
+    """Show what a run would do; of a window that was `closed` before, that it would do none of it."""
     from nightbatch.steps.estimate import too_small_budgets
     from nightbatch.steps.forecast_words import forecast_json, forecast_rows, warnings
 
@@ -95,6 +96,7 @@ def estimate(job: Job, window: Window, found: Estimate, *, as_json: bool) -> Non
             **asdict(found),
             "forecast": forecast_json(found.forecast),
             "too_small_budgets": list(too_small_budgets(job, found)),
+            **_closed_json(closed),
         }
         print_json({"job": job.name, "window": str(window), **values})
         return
@@ -117,6 +119,7 @@ def estimate(job: Job, window: Window, found: Estimate, *, as_json: bool) -> Non
         *forecast_rows(job, found.forecast),
     )
     facts(f"{job.name}, {window}", told)
+    _note_closed(closed, "`nightbatch run` sends nothing")
     for warning in (*too_small_budgets(job, found), *warnings(job, found.forecast)):
         note(warning)
 
@@ -214,18 +217,30 @@ def _trial_panel(number: int, it: Trial) -> Panel:
     return Panel(body, title=Text(f"{number}. {harmless(it.key)}"), title_align="left")
 
 
-def books(found: Books, *, as_json: bool) -> None:
-    """Show how a run ended."""
+def _closed_json(closed: Closed | None) -> dict[str, Any]:
+    return {"closed_before": closed.as_json() if closed else None}
+
+
+def _note_closed(closed: Closed | None, so: str) -> None:
+    if closed is not None:
+        since = f"{closed.since_utc:%Y-%m-%d %H:%M} UTC"
+        note(f"this window has been {closed.state} since {since}; {so}.{closed.remedy}")
+
+
+def books(found: Books, closed: Closed | None = None, *, as_json: bool) -> None:
+    """Show how a run ended; of a window that was `closed` before, that nothing was sent now."""
     if as_json:
-        print_json(found.as_json())
+        print_json({**found.as_json(), **_closed_json(closed)})
         return
     from nightbatch.steps.figures import book_facts
 
     facts(f"{found.run}: {found.state}", [*book_facts(found), ("Time", f"{found.seconds:,.0f} s")])
+    _note_closed(closed, "nothing was sent")
 
 
-def bad_ending(found: Books | None, problem: NightbatchError, *, as_json: bool) -> None:
+def bad_ending(found: Books | None, problem: NightbatchError, closed: Closed | None = None, *, as_json: bool) -> None:
     """Show the books of a run that is not complete, and why it is not."""
     if found is not None and not as_json:
-        books(found, as_json=False)
-    error(type(problem).__name__, str(problem), as_json=as_json, books=found.as_json() if found else None)
+        books(found, closed, as_json=False)
+    told = {"books": found.as_json() if found else None, **_closed_json(closed)}
+    error(type(problem).__name__, str(problem), as_json=as_json, **told)

@@ -39,6 +39,7 @@ from nightbatch.steps.ask_again import Ask, plan_retry, was_heard
 from nightbatch.steps.canary import hold_back
 from nightbatch.steps.cancel import stop_batches
 from nightbatch.steps.chain import rounds_of
+from nightbatch.steps.closed import closed_before
 from nightbatch.steps.discard import discard
 from nightbatch.steps.double import close_doubles
 from nightbatch.steps.ending import tell_ending
@@ -597,6 +598,7 @@ __all__ = [
     "books_of",
     "cancel",
     "close_round",
+    "closed_before",
     "due_utc",
     "fail_unplanned",
     "find_run",

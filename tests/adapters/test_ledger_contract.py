@@ -96,6 +96,15 @@ def test_a_run_that_is_over_is_given_again(ledger: SqlLedger, state: str) -> Non
     assert again == replace(run, state=state, settled_utc=LATER, books={"good": 1})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("state", ["complete", "incomplete", "failed"])
+def test_a_closed_run_that_is_settled_again_was_closed_when_it_was_closed(ledger: SqlLedger, state: str) -> None:
+    run = ledger.open_run("job", NIGHT, now=NOW)
+    ledger.settle(run.run, state=state, books={}, now=NOW)
+    ledger.settle(run.run, state=state, books={"good": 1}, now=LATER)
+
+    assert (ledger.run(run.run).settled_utc, ledger.run(run.run).books) == (NOW, {"good": 1})
+
+
 def test_an_incomplete_run_goes_on_as_a_new_generation(ledger: SqlLedger) -> None:
     first = ledger.open_run("job", NIGHT, now=NOW)
     ledger.settle(first.run, state="incomplete", books={}, now=LATER)

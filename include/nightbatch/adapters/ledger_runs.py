@@ -225,9 +225,10 @@ def settle(connection: sa.Connection, name: str, *, state: str, books: Mapping[s
     """Close a run with its books, or leave it open; what was closed is never opened again."""
     if state not in STATES:
         raise ValueError(f"a run is {', '.join(STATES)}, not {state!r}")
-    lock_run(connection, name)
+    found = lock_run(connection, name)
     values: dict[str, Any] = {"books": dict(books)}
     # A closed run's window may be another run's by now, and its pending rows too.
     if state != "open":
-        values |= {"state": state, "settled_utc": now}
+        # Looked at again, it was closed when it was closed.
+        values |= {"state": state, "settled_utc": found.settled_utc if found.state == state else now}
     connection.execute(sa.update(runs).where(runs.c.run == name).values(**values))
