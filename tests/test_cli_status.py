@@ -16,7 +16,7 @@ RECORDS = [(f"k{number}", f"text {number}") for number in range(6)]
 
 
 def told(stack: Stack, capsys: pytest.CaptureFixture[str]) -> str:
-    cli_status.show(stack.ledger, stack.ledger.runs(), now=stack.clock.now())
+    cli_status.show(stack.ledger, stack.ledger.runs(), {}, now=stack.clock.now())
     return " ".join(capsys.readouterr().out.split())
 
 
@@ -33,7 +33,7 @@ def test_a_run_that_a_budget_holds_back_says_which_and_until_when(capsys: pytest
     assert f"a budget: {words} at worst. This shard was not sent and its rows are pending." in page
     assert "from 2026-12-01 on" in page
     assert "pending rows go with the job's next run" in page
-    (run,) = cli_status.runs_json(stack.ledger, stack.ledger.runs())["runs"]
+    (run,) = cli_status.runs_json(stack.ledger, stack.ledger.runs(), {}, now=stack.clock.now())["runs"]
     assert [shard["waits_for"][: len(words)] for shard in run["shards"]] == ["", words]
 
 

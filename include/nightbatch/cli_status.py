@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +17,20 @@ from nightbatch.core.verdict import Reason
 from nightbatch.steps.release import QUALITY, stopped
 
 if TYPE_CHECKING:
+    from nightbatch.job import Job
     from nightbatch.ports import Gate, Ledger, Run, Shard
 
 
-def runs_json(ledger: Ledger, runs: Sequence[Run]) -> dict[str, Any]:
+Jobs = Mapping[str, "Job"]
+"""Jobs by name, for the deadline of a run that has no plan yet."""
+
+
+def runs_json(ledger: Ledger, runs: Sequence[Run], jobs: Jobs, *, now: datetime) -> dict[str, Any]:
     """Give the runs for machines."""
-    return {"runs": [_run_json(ledger, run) for run in runs]}
+    return {"runs": [_run_json(ledger, run, jobs, now) for run in runs]}
 
 
-def show(ledger: Ledger, runs: Sequence[Run], *, now: datetime) -> None:
+def show(ledger: Ledger, runs: Sequence[Run], jobs: Jobs, *, now: datetime) -> None:
     """Show runs, and for each that is not settled what it waits for."""
     if not runs:
         note("no runs in this ledger yet; start one with `nightbatch run JOB`")
@@ -35,16 +40,20 @@ def show(ledger: Ledger, runs: Sequence[Run], *, now: datetime) -> None:
         colour = {"complete": "green", "open": "yellow"}.get(run.state, "red")
         out.print(f"[{colour}]●[/] [bold]{escape(run.run)}[/]  {run.state}", soft_wrap=True)
         facts = Table.grid(padding=(0, 2))
-        for name, value in _status_facts(ledger, run, now):
+        for name, value in _status_facts(ledger, run, jobs, now):
             facts.add_row(Text(f"  {name}", style="dim", no_wrap=True), Text(value))
         out.print(facts)
 
 
-def _status_facts(ledger: Ledger, run: Run, now: datetime) -> Iterator[tuple[str, str]]:
+def _status_facts(ledger: Ledger, run: Run, jobs: Jobs, now: datetime) -> Iterator[tuple[str, str]]:
+    from nightbatch.steps.punctual import punctuality
+
     shards = ledger.shards(run.run)
     reserved, spent = ledger.spent(run.run)
     took = f", took {_span(run.books['seconds'])}" if run.books and run.state != "open" else ""
     yield "since", f"{run.started_utc:%Y-%m-%d %H:%M} UTC{took}"
+    if punctual := punctuality(ledger, run, jobs, now=now):
+        yield "deadline", punctual.words
     yield "rows", _rows(run, shards)
     yield "shards", _states(shards)
     yield "cost", usd(spent) + (f", at most {usd(reserved)} more" if reserved else "")
@@ -143,7 +152,10 @@ def _next_action(run: Run, shards: Sequence[Shard]) -> str:
     return "if no process runs it, run the window again"
 
 
-def _run_json(ledger: Ledger, run: Run) -> dict[str, Any]:
+def _run_json(ledger: Ledger, run: Run, jobs: Jobs, now: datetime) -> dict[str, Any]:
+    from nightbatch.steps.punctual import punctuality
+
+    punctual = punctuality(ledger, run, jobs, now=now)
     shards = ledger.shards(run.run)
     told = {shard.ref: shard.reason for shard in ledger.queue()}
     return {
@@ -151,6 +163,7 @@ def _run_json(ledger: Ledger, run: Run) -> dict[str, Any]:
         "job": run.job,
         "state": run.state,
         "started_utc": run.started_utc.isoformat(),
+        "deadline": punctual.as_json() if punctual else None,
         "books": run.books,
         "shards": [
             {

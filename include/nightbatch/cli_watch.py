@@ -58,11 +58,12 @@ def status(
         runs = watch.ledger.runs(job=job, limit=last)
         if job is not None and not runs and not found:
             runs = [run_named(watch.ledger, job)]
+        known = {one.job.name: one.job for one in sightings}
         if as_json:
             shown = {"jobs": [_json(one, watch.now) for one in found]}
-            print_json({**runs_shown.runs_json(watch.ledger, runs), **shown})
+            print_json({**runs_shown.runs_json(watch.ledger, runs, known, now=watch.now), **shown})
         else:
-            runs_shown.show(watch.ledger, runs, now=watch.now)
+            runs_shown.show(watch.ledger, runs, known, now=watch.now)
             _show(found, now=watch.now)
     if exit_code and any(one.gaps or one.is_stale(watch.now) for one in found):
         raise typer.Exit(EXIT_MISSING)

@@ -105,10 +105,10 @@ def test_status_shows_who_waits_in_line_and_behind_whom(capsys: pytest.CaptureFi
     for shard in plan.shards:
         submit(stack.ports(), job_of(priority=3), stack.ledger.shard(shard.ref))
 
-    show(stack.ledger, stack.ledger.runs(), now=stack.clock.now())
+    show(stack.ledger, stack.ledger.runs(), {}, now=stack.clock.now())
 
     shown = " ".join(capsys.readouterr().out.split())
-    (listed,) = runs_json(stack.ledger, stack.ledger.runs())["runs"]
+    (listed,) = runs_json(stack.ledger, stack.ledger.runs(), {}, now=stack.clock.now())["runs"]
     assert "in line 2 shards of priority 3, the first since 0 s, told 0 s ago: waits for a place in the queue" in shown
     waits = [one["waits_for"] for one in listed["shards"] if one["waits_for"]]
     assert any(
