@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_type_hints
+
+import pyarrow as pa
 
 from nightbatch.adapters.clock import SystemClock
 from nightbatch.adapters.extras import EXTRAS, extras_told, is_absent
@@ -118,6 +121,9 @@ def open_ports(
     telemetry: Telemetry | None = None,
 ) -> Ports:
     """Give a job everything it needs from outside. Sources, sinks and vendors are opened when first used."""
+    if "ARROW_DEFAULT_MEMORY_POOL" not in os.environ:
+        # Arrow's own keeps what was let go of: 120 MB of a process that never held more than 6 MB in Arrow at once.
+        pa.set_memory_pool(pa.system_memory_pool())
     return Ports(
         settings=settings,
         clock=clock or SystemClock(),
