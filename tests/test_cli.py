@@ -422,6 +422,22 @@ def test_ctrl_c_says_that_nothing_is_lost_and_the_next_run_goes_on(
     assert (books["state"], books["batches"]) == ("complete", 1)
 
 
+def test_ctrl_c_does_not_speak_of_batches_where_none_was_sent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reach("http://127.0.0.1:9", monkeypatch)
+    process = subprocess_of("run", "tickets.yaml")
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "no connection to http://127.0.0.1:9 (connection openai_default): is it up?" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+
+    assert process.returncode == 130, lines
+    assert err.splitlines()[-1].startswith("Stopped No batch of this window is at the vendor; run the same command")
+
+
 # --- what is written ------------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,12 @@ EXIT_MISSING = 3
 """A window has no run, or answers in use are too old; only where it is asked for."""
 
 STOPPED = "Batches that were sent go on at the vendor; run the same command again to collect them."
+NOT_SENT = "No batch of this window is at the vendor; run the same command again, and it goes on where it stands."
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C, with what whoever was stopped has to say of it."""
+
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or a job's for its latest run.")]
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="A job file, or the name of one in include/jobs.")]
@@ -49,8 +55,9 @@ def errors_told(*, as_json: bool = False, verbose: bool = False) -> Iterator[Non
         code = EXIT_INVALID if _is_configuration(error) else EXIT_TRY_AGAIN if isinstance(error, Transient) else 1
         show.error(type(error).__name__, str(error), as_json=as_json)
         raise typer.Exit(code) from None
-    except KeyboardInterrupt:
-        show.error("Stopped", STOPPED, as_json=as_json)
+    except KeyboardInterrupt as stop:
+        text = str(stop) if isinstance(stop, Stopped) else "Nothing is lost; run the same command again."
+        show.error("Stopped", text, as_json=as_json)
         raise typer.Exit(EXIT_STOPPED) from None
     except (typer.Exit, typer.BadParameter):
         raise

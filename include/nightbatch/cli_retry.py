@@ -13,17 +13,21 @@ from nightbatch.cli_check import JOBS
 from nightbatch.cli_crew import crew_of
 from nightbatch.cli_frame import (
     EXIT_FAILED,
+    NOT_SENT,
+    STOPPED,
     Json,
     Model,
     RunName,
+    Stopped,
     Verbose,
     errors_told,
     ledger_of_environment,
     ports_of,
     run_named,
 )
+from nightbatch.core.shard import ShardState
 from nightbatch.core.window import Window
-from nightbatch.errors import DoesNotAddUp, JobInvalid, Problem, RunFailed, RunIncomplete
+from nightbatch.errors import DoesNotAddUp, JobInvalid, Problem, RunFailed, RunIncomplete, Transient
 from nightbatch.job import Job
 from nightbatch.job_sealed import unsealed
 
@@ -138,4 +142,18 @@ def run_to_the_end(ports: Ports, job: Job, window: Window, options: Options, *, 
     except (RunIncomplete, RunFailed, DoesNotAddUp) as error:
         show.bad_ending(flow.books_of(ports.ledger.run(error.run_id)), error, closed, as_json=as_json)
         raise typer.Exit(EXIT_FAILED) from None
+    except KeyboardInterrupt:
+        raise Stopped(STOPPED if _is_at_vendor(ports, job, window) else NOT_SENT) from None
     show.books(books, closed, as_json=as_json)
+
+
+def _is_at_vendor(ports: Ports, job: Job, window: Window) -> bool:
+    """Say whether a batch of the window is, or may be, under way; also where the ledger cannot be asked."""
+    from nightbatch import flow
+
+    try:
+        run = flow.find_run(ports, job, window)
+        shards = ports.ledger.shards(run.run) if run else []
+    except Transient:
+        return True
+    return any(shard.state in (ShardState.SUBMITTING, ShardState.OPEN) for shard in shards)

@@ -65,7 +65,10 @@ class ProviderBusy(Transient):
     def __init__(self, provider: str, doing: str, *, cause: str, retry_after_s: float | None = None) -> None:
         self.provider, self.doing, self.cause, self.retry_after_s = provider, doing, cause, retry_after_s
         wait = f" It asks for {retry_after_s:.0f} s." if retry_after_s else ""
-        super().__init__(f"{provider} did not answer while {doing}: {cause}.{wait} Nothing is lost; it is tried again.")
+        end = "" if cause.endswith("?") else "."
+        super().__init__(
+            f"{provider} did not answer while {doing}: {cause}{end}{wait} Nothing is lost; it is tried again."
+        )
 
 
 class CreateUnclear(Transient):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 from datetime import UTC, datetime, timedelta
 
 import httpx2
@@ -55,6 +56,23 @@ def test_a_connection_without_a_key_names_the_variable(provider):
 def test_a_connection_of_another_type_is_refused_before_its_password_goes_anywhere(provider):
     with pytest.raises(ConnectionInvalid, match=f"it is of type postgres, and {provider.name} is needed"):
         provider(Connection("warehouse", "postgres", host="db", password="secret"), request_timeout_s=1)
+
+
+@pytest.mark.parametrize("provider", [OpenAIProvider, AnthropicProvider])
+def test_a_vendor_that_is_not_there_is_named_with_its_address_and_connection_and_without_secrets(provider):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    connection = Connection(
+        "mine", provider.name, password="k", host=f"http://me:secret@127.0.0.1:{port}/v1?key=secret"
+    )
+
+    with pytest.raises(ProviderBusy) as caught:
+        provider(connection, request_timeout_s=5).account()
+
+    where = f"no connection to http://127.0.0.1:{port} (connection mine): is it up? Nothing is lost"
+    assert where in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_links_lead_to_the_vendors_own_pages():

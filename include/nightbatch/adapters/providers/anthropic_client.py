@@ -10,7 +10,7 @@ import httpx2
 
 from nightbatch.adapters.providers.anthropic_refusals import classify
 from nightbatch.adapters.providers.calls import Calls
-from nightbatch.adapters.providers.wire import Headers, declared, headers_of
+from nightbatch.adapters.providers.wire import Headers, declared, headers_of, origin_of
 from nightbatch.ports import Connection
 
 
@@ -29,7 +29,14 @@ def open_calls(
         headers = (*headers, ("anthropic-workspace-id", str(extra["workspace_id"])))
     make = _client if http_client is None else _client.__wrapped__
     client = make(key, base_url, headers, request_timeout_s, os.getpid(), http_client)
-    return Calls("anthropic", client=client, sdk=anthropic, classify=classify, request_timeout_s=request_timeout_s)
+    return Calls(
+        "anthropic",
+        client=client,
+        sdk=anthropic,
+        classify=classify,
+        request_timeout_s=request_timeout_s,
+        where=f"{origin_of(base_url)} (connection {connection.conn_id})",
+    )
 
 
 # A trigger opens a provider for every look; a client each would mean a TLS context each, and sockets left to the

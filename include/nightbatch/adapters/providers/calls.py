@@ -76,9 +76,11 @@ class Calls:
     """
 
     def __init__(
-        self, provider: str, *, client: Any, sdk: ModuleType, classify: Classify, request_timeout_s: float
+        self, provider: str, *, client: Any, sdk: ModuleType, classify: Classify, request_timeout_s: float, where: str
     ) -> None:
+        """Take an SDK's client; `where` names its address and its connection to people."""
         self._provider, self._client, self._sdk, self._classify = provider, client, sdk, classify
+        self._where = where
         self._request_timeout_s = request_timeout_s
 
     def get(self, path: str, *, doing: str, query: Mapping[str, object] | None = None) -> httpx2.Response:
@@ -181,7 +183,14 @@ class Calls:
     def _cut_off(self, root: BaseException, doing: str, purpose: Purpose) -> NightbatchError:
         if purpose is Purpose.CREATE and not isinstance(root, _NOT_SENT):
             return CreateUnclear(self._provider, cause=type(root).__name__)
-        return ProviderBusy(self._provider, doing, cause=type(root).__name__)
+        return ProviderBusy(self._provider, doing, cause=self._cause(root))
+
+    def _cause(self, root: BaseException) -> str:
+        """Name what cut a call off; what the exception itself says may quote an address with its secrets."""
+        if not isinstance(root, httpx2.ConnectError | httpx2.ConnectTimeout):
+            return type(root).__name__
+        hint = "is its certificate trusted here?" if "CERTIFICATE" in str(root) else "is it up?"
+        return f"no connection to {self._where}: {hint}"
 
 
 def read_refusal(response: httpx2.Response) -> Refusal:

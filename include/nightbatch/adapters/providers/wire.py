@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -64,6 +65,12 @@ def chunked(pieces: Iterable[bytes], size_bytes: int = CHUNK_BYTES) -> Iterator[
             held = 0
     if waiting:
         yield b"".join(waiting)
+
+
+def origin_of(url: str) -> str:
+    """Give scheme, host and port of an address, for people: no credentials, path or query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def short_code(code: object, default: str) -> str:
