@@ -116,6 +116,12 @@ def read_csv(file: BinaryIO, uri: str, wanted: Wanted) -> Iterator[Piece]:
         header = next(reader, None)
         if header is None:
             refuse(uri, "it is empty", "A CSV file needs a header line with the names of its columns")
+        if not _is_text("".join(header)):
+            refuse(
+                uri,
+                "its first line is not UTF-8 text, so it is no CSV file that can be read",
+                "Write it as UTF-8, or set the source's format to what it is",
+            )
         columns, missing = columns_of(uri, wanted, tuple(header))
         if missing:
             yield from without_columns(uri, wanted, missing, (f"line {reader.line_num}" for row in reader if row))

@@ -90,10 +90,12 @@ def complains(uri: str, place: Callable[[], str]) -> Iterator[None]:
     except (pa.ArrowException, msgspec.MsgspecError, csv.Error, ValueError, OSError, EOFError) as error:
         if isinstance(error, OSError) and error.errno:
             raise StorageUnavailable(uri, cause=error.strerror or type(error).__name__) from error
+        or_quote = ", or a quote was never closed" if isinstance(error, csv.Error) else ""
+        ways = f"The file is damaged, cut off, or of another format{or_quote}"
         raise BadSource(
             uri,
             problem=f"{place()} cannot be read: {cause(error)}",
-            remedy="The file is damaged, cut off, or of another format: write it again, or set the source's format",
+            remedy=f"{ways}: write it again, or set the source's format",
         ) from error
 
 
