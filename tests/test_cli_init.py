@@ -158,6 +158,29 @@ def test_what_it_cannot_use_is_told_and_nothing_is_written(folder: Path, options
     assert sorted(folder.rglob("*")) == before
 
 
+def test_a_key_that_few_records_share_is_taken_and_told(folder: Path) -> None:
+    rows = [
+        {"report_no": f"M-{at // 2 if at < 2 else at}", "body": "it stopped in the night again"} for at in range(20)
+    ]
+    write_csv(folder / "faults.csv", rows)
+
+    done = typed("init", "--files", "faults.csv", "--key", "report_no", "--json")
+
+    assert done.exit_code == 0, done.output
+    [note] = json.loads(done.stdout)["notes"]
+    assert note.startswith("1 of 20 records share their 'report_no' with an earlier one")
+
+
+def test_a_text_that_no_template_can_say_is_named_where_another_takes_its_place(folder: Path) -> None:
+    rows = [{"id": str(at), "report text": "it stopped in the night again", "when": "May"} for at in range(3)]
+    write_csv(folder / "faults.csv", rows)
+
+    done = typed("init", "--files", "faults.csv")
+
+    assert done.exit_code == 0, done.output
+    assert "'report text' looks like a text to ask about, and a template cannot say it" in done.output
+
+
 names = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=30)
 
 

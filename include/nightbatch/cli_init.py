@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -63,9 +63,12 @@ def init(  # noqa: PLR0913 - one argument for each option
         written = _write(draft, folder)
     said = {"job": str(written[0]), "files": [str(file) for file in written], "key": draft.key}
     if as_json:
-        show.print_json({**said, "columns": list(draft.texts), "sampled": draft.sampled})
+        notes = {"notes": list(draft.notes)} if draft.notes else {}
+        show.print_json({**said, "columns": list(draft.texts), "sampled": draft.sampled, **notes})
         return
     show.note(f"{draft.sampled:,} records sampled. The key is {draft.key!r}; sent are {', '.join(draft.texts)}.")
+    for worth_knowing in draft.notes:
+        show.note(worth_knowing)
     for file in written:
         show.note(f"wrote {file}")
     show.note(f"Next: nightbatch check {written[0]}, then nightbatch try {written[0]}, and edit what says CHANGE.")
@@ -114,10 +117,12 @@ def _draft(asked: Asked) -> Draft:
         )
     model, vendor = MODELS[asked.provider]
     key = _key_of(sample, asked.key)
+    texts = _texts_of(sample, key, asked.texts, renames=bool(table))
     return Draft(
         name=name,
         key=key,
-        texts=_texts_of(sample, key, asked.texts, renames=bool(table)),
+        texts=texts,
+        notes=_notes_of(sample, key, () if asked.texts else texts),
         sampled=len(sample.rows),
         provider=asked.provider,
         model=asked.model or model,
@@ -149,7 +154,7 @@ def _folder_beside(files: str, name: str) -> str:
 def _key_of(sample: Sample, wanted: str) -> str:
     if wanted:
         _check_column(sample, wanted, "key")
-        if problem := sample.key_problem(wanted):
+        if problem := sample.key_problem(wanted, few_share=True):
             raise _wrong("key", f"{wanted!r} cannot name a record: {problem}", "Choose another column.")
         return wanted
     key = sample.guess_key()
@@ -177,6 +182,21 @@ def _texts_of(sample: Sample, key: str, wanted: tuple[str, ...], *, renames: boo
         taken = {*names.values(), *(other for other in (*chosen, key) if other != column)}
         names[column] = free if free not in taken else f"field_{len(names) + 1}"
     return names
+
+
+def _notes_of(sample: Sample, key: str, guessed: Collection[str]) -> list[str]:
+    """Say what a person should know of the draft before they believe in it."""
+    notes = [
+        f"{column!r} looks like a text to ask about, and a template cannot say it: rename it in the source."
+        for column in (sample.guess_texts(key) if guessed else ())
+        if column not in guessed and not can_be_said(column)
+    ]
+    if shared := sample.shared(key):
+        notes.append(
+            f"{shared:,} of {len(sample.rows):,} records share their {key!r} with an earlier one: only the first "
+            "of each is asked about, the others become dead letters (duplicate_key)."
+        )
+    return notes
 
 
 def _has_name(column: str, *, renames: bool) -> bool:

@@ -51,6 +51,8 @@ class Draft:
     """As SQL writes it; empty for files."""
     connection: str = ""
     time_columns: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    """What a person should know before they believe in it."""
 
     @property
     def user_file(self) -> str:
@@ -92,7 +94,7 @@ description: "" # CHANGE: one line for the Airflow UI
 
 source:
 {self._source()}
-  # What a record is called; answers are merged by it. In the sample it is unique and never empty.
+  # What a record is called; answers are merged by it. In the sample it is never empty.
   key: {quoted(self.key)}
 
 prompt:

@@ -12,6 +12,8 @@ from .template import BadTemplateError, PromptTemplate
 MANY_CHARS = 20
 """Columns whose values have more characters than so many, on average, are taken for text."""
 MOST_TEXTS = 3
+FEW = 0.1
+"""The share of records that may have the key of another one where a person chose it: real sources have a few."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +28,22 @@ class Sample:
         at = self.columns.index(column)
         return [row[at] for row in self.rows]
 
-    def key_problem(self, column: str) -> str:
-        """Say why a column cannot name the records of the sample; empty where it can."""
+    def key_problem(self, column: str, *, few_share: bool = False) -> str:
+        """Say why a column cannot name the records of the sample; empty where it can, or `few_share` one."""
         values = self.values(column)
         if missing := sum(value is None or value == "" for value in values):
             return f"{missing:,} of {len(values):,} records have none"
         if not all(isinstance(value, str | int | UUID) and not isinstance(value, bool) for value in values):
             return "its values are neither text nor whole numbers"
-        if twice := len(values) - len(set(values)):
+        twice = self.shared(column)
+        if twice > (len(values) * FEW if few_share else 0):
             return f"{twice:,} of {len(values):,} records share it with another one"
         return ""
+
+    def shared(self, column: str) -> int:
+        """Count the records whose value an earlier one has."""
+        values = self.values(column)
+        return len(values) - len(set(values))
 
     def guess_key(self) -> str:
         """Choose the column that names the records: unique, never null, and named like one; empty where none is."""
