@@ -293,8 +293,8 @@ def calm(stage: Stage) -> Calm:
 
 
 def steady(books: dict[str, Any]) -> dict[str, Any]:
-    """Give books without what a crash may change: how long it took."""
-    return {name: value for name, value in books.items() if name != "seconds"}
+    """Give books without what a crash may change: how long it took, and whether the dead process had closed the run."""
+    return {name: value for name, value in books.items() if name not in ("seconds", "closed_before")}
 
 
 def check(stage: Stage, twin: Calm, books: dict[str, Any], cell: Cell, *, forgotten: bool = False) -> None:
