@@ -3,6 +3,7 @@ Run every benchmark, or name those to run, and print the table of what was asked
 
     make bench
     .venv/bin/python benchmarks/table.py prepare night
+    .venv/bin/python benchmarks/table.py --write          # docs/performance.md anew, of what was found last
 
 Takes an hour or so on two quiet cores: CPU seconds are told, and still a busy machine makes them half as many again.
 What each found is left in `.bench/`.
@@ -13,8 +14,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,20 +26,42 @@ SCRIPTS = ("imports", "prepare", "parts", "postgres", "collect", "load", "upload
 VERSIONS = ("pyarrow", "orjson", "msgspec", "jsonschema-rs", "psycopg", "duckdb", "obstore", "apache-airflow")
 
 
+PAGE = FOLDER.parent / "docs" / "performance.md"
+
+
 def main() -> int:
     """Run them in turn; 0 if every target was met."""
+    if sys.argv[1:] == ["--write"]:
+        table = "\n".join(lines_of(SCRIPTS))
+        text = re.sub(
+            r"(?s)(<!-- figures -->\n).*(<!-- end -->)",
+            lambda found: f"{found[1]}{table}\n{found[2]}",
+            PAGE.read_text(),
+        )
+        PAGE.write_text(text)
+        return 0
     wanted = sys.argv[1:] or SCRIPTS
     for name in wanted:
         print(f"--- {name}", flush=True)
         subprocess.run([sys.executable, str(FOLDER / f"{name}.py")], check=True)
+    print("\n".join(lines_of(wanted)))
+    return 0 if all(row["is_met"] for row in rows_of(wanted)) else 1
+
+
+def rows_of(names: Sequence[str]) -> list[dict[str, str]]:
+    """Read what the scripts found last."""
+    files = [Path(".bench") / f"{name}.json" for name in names]
+    return [row for file in files if file.exists() for row in json.loads(file.read_text())["rows"]]
+
+
+def lines_of(names: Sequence[str]) -> Iterator[str]:
+    """Write the table, and what it was measured with."""
+    yield "| part | asked for | seen | |"
+    yield "| --- | --- | --- | --- |"
+    for row in rows_of(names):
+        yield f"| {row['part']} | {row['target']} | {row['seen']} | {'met' if row['is_met'] else '**missed**'} |"
     known = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
-    print(f"\nPython {platform.python_version()}, {os.cpu_count()} cores, {known}\n")
-    files = [Path(".bench") / f"{name}.json" for name in wanted]
-    rows = [row for file in files if file.exists() for row in json.loads(file.read_text())["rows"]]
-    print("| part | asked for | seen | |\n| --- | --- | --- | --- |")
-    for row in rows:
-        print(f"| {row['part']} | {row['target']} | {row['seen']} | {'met' if row['is_met'] else '**missed**'} |")
-    return 0 if all(row["is_met"] for row in rows) else 1
+    yield f"\nPython {platform.python_version()}, {os.cpu_count()} cores, {known}."
 
 
 if __name__ == "__main__":
