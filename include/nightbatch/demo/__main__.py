@@ -84,7 +84,8 @@ def _read_dotenv(file: Path) -> None:
 
 
 def _tell(console: Console, began: float, text: str) -> None:
-    console.print(f"[dim]{time.monotonic() - began:5.1f} s[/]  {text}", highlight=False)
+    # Not folded: addresses and logins must stay whole to be copied.
+    console.print(f"[dim]{time.monotonic() - began:5.1f} s[/]  {text}", highlight=False, soft_wrap=True)
 
 
 def _two_jobs(console: Console, installation: Installation, options: argparse.Namespace) -> list[str]:

@@ -77,9 +77,9 @@ class SortOperator(BaseOperator):
         spread = context["ti"].xcom_pull(task_ids="parts", key=SPREAD_KEY)
         if not spread:
             return []
-        with airflow_failures():
-            from nightbatch import flow
+        from nightbatch import flow
 
+        with airflow_failures():
             return shares(flow.sort_parts(task_ports(self.job), self.job, spread, task_ports), "group")
 
 

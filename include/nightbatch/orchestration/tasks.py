@@ -77,9 +77,9 @@ class PrepareOperator(DatasetsOfAJob, BaseOperator):
     def execute(self, context: Any, event: Any = None) -> list[dict[str, Any]]:
         """Seal the window's plan; waits, without a worker, for another run that holds the window."""
         spread = context["ti"].xcom_pull(task_ids="parts", key=SPREAD_KEY) if self.job.source.parts > 1 else ""
-        with airflow_failures():
-            from nightbatch import flow
+        from nightbatch import flow
 
+        with airflow_failures():
             ports, window, options = task_ports(self.job), window_of(context), options_of(context)
             if context["params"].get("dry_run"):
                 self._look_ahead(ports, context)
@@ -151,9 +151,9 @@ class BatchSensor(DatasetsOfAJob, BaseOperator):
         """Move the shard on as far as it goes now; looks once before it defers."""
         get_current_context()["shard_name"] = self.shard["name"]  # type: ignore[typeddict-unknown-key]  # for labels
         ref = ShardRef(self.shard["run"], self.shard["round"], self.shard["shard"])
-        with airflow_failures():
-            from nightbatch import flow
+        from nightbatch import flow
 
+        with airflow_failures():
             ports = task_ports(self.job)
             if event is None:
                 _take_up_again(ports, ref)
@@ -188,9 +188,9 @@ class RetryOperator(BaseOperator):
     def execute(self, context: Any) -> list[dict[str, Any]]:
         """Give every bad row of the rounds so far its fate."""
         run = context["ti"].xcom_pull(task_ids="prepare", key=RUN_KEY)
-        with airflow_failures():
-            from nightbatch import flow
+        from nightbatch import flow
 
+        with airflow_failures():
             ports = task_ports(self.job)
             plan = flow.close_round(ports, flow.sealed_job(ports, run), run, self.number, last=self.job.rounds)
         self.log.info("run %s: %s", run, {name: plan.facts[name] for name in ("sent_again", "dead", "pending")})
@@ -227,9 +227,9 @@ class SettleOperator(DatasetsOfAJob, BaseOperator):
         if context["params"].get("dry_run"):
             self._end_dry_run(context)
         run = context["ti"].xcom_pull(task_ids="prepare", key=RUN_KEY)
-        with airflow_failures():
-            from nightbatch import flow
+        from nightbatch import flow
 
+        with airflow_failures():
             ports = task_ports(self.job)
             if run is None:
                 flow.fail_unplanned(ports, self.job, window_of(context), link=run_link(context, ports))
