@@ -14,11 +14,10 @@ import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from records import SCHEMA, SHORT, job_values, make
-from turns import Row, Variant, asked_for, finish, in_turn, play, ratio, tell
+from turns import Row, Variant, compare, ratio
 
 IN_USD, OUT_USD = 0.125e-6, 1e-6
 """Of a token, half of the price in real time."""
@@ -112,17 +111,5 @@ def rows(found: dict[str, dict[str, float]]) -> list[Row]:
     return [ratio(part, found, "nightbatch", "jsonschema", at_least=6)]
 
 
-def main() -> None:
-    """Make the results, and let the variants take turns."""
-    if play(VARIANTS):
-        return
-    records, pairs = asked_for(100_000, 5)
-    with TemporaryDirectory(prefix="nightbatch-bench-") as name:
-        answered(Path(name), records)
-        found = in_turn(__file__, VARIANTS, Path(name), pairs=pairs)
-    tell(found)
-    finish(__file__, found, rows(found))
-
-
 if __name__ == "__main__":
-    main()
+    compare(__file__, VARIANTS, answered, rows)

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(__file__).parent
 SCRIPTS = ("imports", "prepare", "parts", "postgres", "collect", "load", "upload", "night", "triggerer", "memory")
@@ -45,10 +46,10 @@ def main() -> int:
         print(f"--- {name}", flush=True)
         subprocess.run([sys.executable, str(FOLDER / f"{name}.py")], check=True)
     print("\n".join(lines_of(wanted)))
-    return 0 if all(row["is_met"] for row in rows_of(wanted)) else 1
+    return 1 if any(row["is_met"] is False for row in rows_of(wanted)) else 0
 
 
-def rows_of(names: Sequence[str]) -> list[dict[str, str]]:
+def rows_of(names: Sequence[str]) -> list[dict[str, Any]]:
     """Read what the scripts found last."""
     files = [Path(".bench") / f"{name}.json" for name in names]
     return [row for file in files if file.exists() for row in json.loads(file.read_text())["rows"]]
@@ -56,10 +57,11 @@ def rows_of(names: Sequence[str]) -> list[dict[str, str]]:
 
 def lines_of(names: Sequence[str]) -> Iterator[str]:
     """Write the table, and what it was measured with."""
-    yield "| part | asked for | seen | |"
-    yield "| --- | --- | --- | --- |"
+    yield "| part | asked for | seen | turns | |"
+    yield "| --- | --- | --- | ---: | --- |"
     for row in rows_of(names):
-        yield f"| {row['part']} | {row['target']} | {row['seen']} | {'met' if row['is_met'] else '**missed**'} |"
+        verdict = {True: "met", False: "**missed**", None: ""}[row["is_met"]]
+        yield f"| {row['part']} | {row['target']} | {row['seen']} | {row.get('turns', 1)} | {verdict} |"
     known = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
     yield f"\nPython {platform.python_version()}, {os.cpu_count()} cores, {known}."
 

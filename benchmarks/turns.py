@@ -3,7 +3,7 @@ What all benchmarks share: variants take turns, each in a process of its own; a 
 
 A script has `VARIANTS`, functions of a folder with the data and a folder to write to, and `rows`, which turns what was
 found into rows of the table. CPU seconds are those of the process and of what it started, imports included; memory is
-the most that the process held, `own` without what it held after its imports.
+the most that the process held, `own` without what it held after its imports. A variant may say these figures itself.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ class Row:
     part: str
     target: str
     seen: str
-    is_met: bool
+    is_met: bool | None
+    """None where nothing was asked, and the figure is for comparison."""
 
     def __str__(self) -> str:
-        return f"{'ok  ' if self.is_met else 'MISS'} {self.part}: {self.seen} (asked for: {self.target})"
+        verdict = {True: "ok  ", False: "MISS", None: "    "}[self.is_met]
+        return f"{verdict} {self.part}: {self.seen} (asked for: {self.target})"
 
 
 def high_water_mb() -> float:
@@ -58,12 +60,12 @@ def play(variants: Mapping[str, Variant]) -> bool:
     began = time.perf_counter()
     found = dict(variants[name](data, out))
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    found |= {
+    measured = {
         "wall_s": time.perf_counter() - began,
         "cpu_s": time.process_time() + children.ru_utime + children.ru_stime,
         "mb": high_water_mb(),
     }
-    print(json.dumps(found))
+    print(json.dumps(measured | found))
     return True
 
 
@@ -101,14 +103,29 @@ def ratio(part: str, found: Found, ours: str, other: str, *, at_least: float, fi
     return Row(part, f"≥ {at_least} ×", f"{times:.2f} ×", times >= at_least)
 
 
-def finish(script: str, found: Any, rows: list[Row]) -> None:
-    """Print the rows, and leave them where `make bench` gathers them."""
+def compare(
+    script: str, variants: Mapping[str, Variant], make: Callable[[Path, int], None], rows: Callable[[Found], list[Row]]
+) -> None:
+    """Be the whole of a script that makes data and lets variants take turns: [RECORDS] [PAIRS]."""
+    if play(variants):
+        return
+    records, pairs = asked_for(100_000, 5)
+    with TemporaryDirectory(prefix="nightbatch-bench-") as name:
+        make(Path(name), records)
+        found = in_turn(script, variants, Path(name), pairs=pairs)
+    tell(found)
+    finish(script, found, rows(found), turns=pairs)
+
+
+def finish(script: str, found: Any, rows: list[Row], *, turns: int = 1, **more: Any) -> None:
+    """Print the rows, and leave them where `make bench` gathers them; `more` is for the pictures."""
     for row in rows:
         print(row)
     folder = Path(".bench")
     folder.mkdir(exist_ok=True)
     file = folder / f"{Path(script).stem}.json"
-    file.write_text(json.dumps({"found": found, "rows": [asdict(row) for row in rows]}, indent=1))
+    told = [asdict(row) | {"turns": turns} for row in rows]
+    file.write_text(json.dumps({"found": found, "rows": told, **more}, indent=1))
 
 
 def asked_for(*defaults: int) -> list[int]:
