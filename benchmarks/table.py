@@ -23,7 +23,19 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent
-SCRIPTS = ("imports", "prepare", "parts", "postgres", "collect", "load", "upload", "night", "triggerer", "memory")
+SCRIPTS = (
+    "imports",
+    "prepare",
+    "parts",
+    "postgres",
+    "collect",
+    "load",
+    "upload",
+    "night",
+    "through_airflow",
+    "triggerer",
+    "memory",
+)
 VERSIONS = ("pyarrow", "orjson", "msgspec", "jsonschema-rs", "psycopg", "duckdb", "obstore", "apache-airflow")
 
 

@@ -81,8 +81,13 @@ def in_turn(script: str, variants: Mapping[str, Variant], data: Path, *, pairs: 
                 sys.exit(f"{script} {name} failed:\n{done.stderr[-3000:]}")
             runs.append(json.loads(done.stdout.splitlines()[-1]))
             print(f"  {turn + 1}/{pairs} {name}: {runs[-1]['cpu_s']:.2f} CPU s", file=sys.stderr, flush=True)
+    return median_of(told)
+
+
+def median_of(told: Mapping[str, list[dict[str, float]]]) -> Found:
+    """Give the median of each figure over its turns; all must have given the same number of rows."""
     counts = {run["rows"] for runs in told.values() for run in runs}
-    assert len(counts) == 1, f"{script}: the variants did different work: {counts}"
+    assert len(counts) == 1, f"the variants did different work: {counts}"
     return {
         name: {figure: statistics.median(run[figure] for run in runs) for figure in runs[0]}
         for name, runs in told.items()
