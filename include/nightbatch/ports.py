@@ -411,11 +411,13 @@ class Provider(Protocol):
         "count" it is a candidate until a custom_id in its results proves it. Empty means "certainly not listed".
         """
 
-    def listing(self, since: datetime) -> Iterator[ListedBatch]:
+    def listing(self, since: datetime, *, page_rows: int | None = None) -> Iterator[ListedBatch]:
         """
         Stream every batch of the account that was made since then, whoever made it, from a *complete* listing.
 
-        Memory: a page. Raises ProviderBusy in the middle where the listing cannot be read to its end.
+        Newest first, where the vendor says so, and each in the state that a poll gives. A page is read when its first
+        batch is asked for; it has the vendor's most, or `page_rows`. Memory: a page. Raises ProviderBusy in the middle
+        where the listing cannot be read to its end.
         """
 
     def poll(self, batch_id: str) -> BatchState:

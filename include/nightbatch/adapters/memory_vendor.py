@@ -162,7 +162,7 @@ class MemoryProvider:
             and since <= (batch.state.created_utc or since) <= until
         ]
 
-    def listing(self, since: datetime) -> Iterator[ListedBatch]:
+    def listing(self, since: datetime, *, page_rows: int | None = None) -> Iterator[ListedBatch]:
         """Stream the vendor's batches, newest first."""
         for batch in reversed(list(self.vendor.batches.values())):
             batch_id, is_labelled = batch.state.batch_id, self.found_by == "label"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,8 +14,8 @@ from .telemetry import AirflowTelemetry, trigger_telemetry
 
 Lane = tuple[tuple[str, str], ...]
 
-_watched: dict[str, tuple[Lane, datetime]] = {}
-"""Batch -> its lane, and when it was made: all that wait in this triggerer, which runs in one thread."""
+_watched: defaultdict[Lane, dict[str, datetime]] = defaultdict(dict)
+"""Lane -> its batches, and when each was made: all that wait in this triggerer, which runs in one thread."""
 
 
 @cache
@@ -30,20 +31,22 @@ def watching(batch_id: str, labels: Mapping[str, str], created: datetime) -> Ite
     When it is over the next oldest is told, or 0: a gauge keeps its last figure for ever.
     """
     lane, seen = tuple(labels.items()), created
-    _watched[batch_id] = (lane, created)
+    _watched[lane][batch_id] = created
 
     def tell(now: datetime) -> None:
         nonlocal seen
         seen = now
-        oldest = min((made for other, made in _watched.values() if other == lane), default=now)
         if lane:
+            oldest = min(_watched[lane].values(), default=now)
             _telemetry().emit(BATCH_AGE, max(0.0, (now - oldest).total_seconds()), labels)
 
     try:
         yield tell
     finally:
-        _watched.pop(batch_id, None)
+        _watched[lane].pop(batch_id, None)
         tell(seen)
+        if not _watched[lane]:
+            del _watched[lane]
 
 
 def tell_failed_look(labels: Mapping[str, str], error: Exception) -> None:

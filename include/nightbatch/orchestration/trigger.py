@@ -10,15 +10,13 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from nightbatch import __version__
-from nightbatch.adapters.registry import open_provider
-from nightbatch.core.batch import BatchState, BatchStatus, Next, decide
+from nightbatch.core.batch import BatchStatus, Next, decide
 from nightbatch.errors import NightbatchError, Transient
-from nightbatch.logs import about
-from nightbatch.ports import Connections, Settings
+from nightbatch.ports import Settings
 from nightbatch.steps.wait import next_poll
 
 from .ages import tell_failed_look, watching
-from .connections import airflow_connections
+from .looks import Looks, shared_looks
 from .versions import triggerer_problem
 
 FIRST_LOOK_S = 8.0
@@ -37,6 +35,9 @@ It wakes sooner where people are to be told that the vendor does not answer, and
 a look works: what tells people is the task, which has the ledger.
 """
 
+
+PATIENCE = 0.1
+"""The part of its pause that a look may come later, so that others are due with it; never sooner."""
 
 AWAY_AFTER_S = 1800.0
 """After so many seconds of looks that failed the task is woken to tell people, where it does not say otherwise."""
@@ -124,20 +125,25 @@ class ShardTrigger(BaseTrigger):
             return f"the triggerer could not watch the batch ({type(error).__name__}), and this task looks itself"
 
     async def _watch_batch(self) -> str:
-        with watching(self.batch_id, self.labels, datetime.fromisoformat(self.created)) as tell_age:
-            return await self._look_until(tell_age)
+        timeout_s = min(self.request_timeout_s, 60.0)
+        with (
+            watching(self.batch_id, self.labels, datetime.fromisoformat(self.created)) as tell_age,
+            shared_looks(self.provider, self.connection, request_timeout_s=timeout_s) as looks,
+        ):
+            return await self._look_until(looks, tell_age)
 
-    async def _look_until(self, tell_age: Callable[[datetime], None]) -> str:
+    async def _look_until(self, looks: Looks, tell_age: Callable[[datetime], None]) -> str:
         created = datetime.fromisoformat(self.created)
         settings = Settings("", "", poll_from_s=self.poll_from_s, poll_to_s=self.poll_to_s)
         began, failed, is_first = datetime.now(UTC), 0, True
         while True:
             age = datetime.now(UTC) - created
             pause = next_poll(settings, batch_id=self.batch_id, age=age).total_seconds() * 2 ** min(failed, 5)
-            await asyncio.sleep(max(pause, FIRST_LOOK_S) if is_first else min(pause, max(self.poll_to_s, 1.0)))
+            pause = max(pause, FIRST_LOOK_S) if is_first else min(pause, max(self.poll_to_s, 1.0))
+            await asyncio.sleep(pause)
             is_first = False
             try:
-                state = await self._poll()
+                state = await looks.look(self.batch_id, created=created, patience_s=pause * PATIENCE)
             except Transient as error:
                 failed += 1
                 tell_failed_look(self.labels, error)
@@ -167,17 +173,6 @@ class ShardTrigger(BaseTrigger):
         since = self.failing_since
         is_long = since is not None and (datetime.now(UTC) - since).total_seconds() >= self.away_after_s
         return failed >= MAX_FAILED_LOOKS or is_long
-
-    async def _poll(self) -> BatchState:
-        connections = await airflow_connections([self.connection])
-        return await asyncio.to_thread(self._poll_now, connections)
-
-    def _poll_now(self, connections: Connections) -> BatchState:
-        with about(batch=self.batch_id):
-            provider = open_provider(
-                self.provider, connections(self.connection), request_timeout_s=min(self.request_timeout_s, 60.0)
-            )
-            return provider.poll(self.batch_id)
 
 
 def _event(reason: str, **more: str) -> TriggerEvent:

@@ -415,3 +415,19 @@ def test_a_listing_of_everything_that_breaks_off_is_an_error(bench, shard):
 
     with pytest.raises(ProviderBusy):
         list(bench.provider(faults="garbled=9").listing(datetime.now(UTC) - timedelta(days=1)))
+
+
+def test_a_batch_is_listed_in_the_state_that_a_poll_gives(bench, shard):
+    """Under way, ended, ended with failures: who waits must not notice which of the two was asked."""
+    provider, stuck = bench.provider(), bench.provider(faults="stuck=in_progress")
+    running = bench.create(stuck, shard).batch_id
+    ended = bench.ended(provider, bench.create(provider, bench.shard(3, run="ended")).batch_id).batch_id
+    failing = bench.provider(faults="permanent=1.0")
+    failed = bench.ended(failing, bench.create(failing, bench.shard(4, run="failed")).batch_id).batch_id
+
+    since = datetime.now(UTC) - timedelta(minutes=1)
+    found = {batch.state.batch_id: batch.state for batch in provider.listing(since, page_rows=2)}
+
+    assert [found[batch_id] for batch_id in (ended, failed)] == [provider.poll(each) for each in (ended, failed)]
+    assert found[running] == stuck.poll(running)
+    assert {found[running].status, found[ended].status} == {BatchStatus.RUNNING, BatchStatus.ENDED}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -119,9 +119,10 @@ class AnthropicProvider:
             if first <= batch.created_utc <= last and batch.request_counts.rows == rows
         ]
 
-    def listing(self, since: datetime) -> Iterator[ListedBatch]:
+    def listing(self, since: datetime, *, page_rows: int | None = None) -> Iterator[ListedBatch]:
         """Stream the workspace's batches, read page after page until they are older than `since`."""
-        for batch in listed(self._page, oldest=since - CLOCK_SKEW, provider=NAME):
+        read_page = partial(self._page, page_rows=page_rows)
+        for batch in listed(read_page, oldest=since - CLOCK_SKEW, provider=NAME):
             if batch.created_utc >= since:
                 yield ListedBatch(state_of(batch))
 
@@ -196,8 +197,9 @@ class AnthropicProvider:
         workspace = extra.get("workspace_id") or headers.get("anthropic-workspace-id")
         return f"{organization}/{workspace}" if workspace else organization
 
-    def _page(self, after: str | None) -> tuple[list[Batch], bool]:
-        query: dict[str, object] = {"limit": PAGE_ROWS, **({"after_id": after} if after else {})}
+    def _page(self, after: str | None, *, page_rows: int | None = None) -> tuple[list[Batch], bool]:
+        limit = min(page_rows or PAGE_ROWS, PAGE_ROWS)
+        query: dict[str, object] = {"limit": limit, **({"after_id": after} if after else {})}
         page = _read(self._get(_BATCHES, DOING, query).content, Page, DOING)
         return page.data, page.has_more
 

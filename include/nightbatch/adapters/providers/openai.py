@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -122,9 +122,10 @@ class OpenAIProvider:
         batches = listed(self._page, oldest=since - CLOCK_SKEW, provider=NAME)
         return [state_of(batch) for batch in batches if wanted <= (batch.metadata or {}).items()]
 
-    def listing(self, since: datetime) -> Iterator[ListedBatch]:
+    def listing(self, since: datetime, *, page_rows: int | None = None) -> Iterator[ListedBatch]:
         """Stream the project's batches, read page after page until they are older than `since`."""
-        for batch in listed(self._page, oldest=since - CLOCK_SKEW, provider=NAME):
+        read_page = partial(self._page, page_rows=page_rows)
+        for batch in listed(read_page, oldest=since - CLOCK_SKEW, provider=NAME):
             if batch.created_utc >= since:
                 yield ListedBatch(state_of(batch), Label.read(batch.metadata or {}))
 
@@ -205,8 +206,9 @@ class OpenAIProvider:
             return "/".join(str(part) for part in named if part)
         return str(extra.get("account") or self._connection.conn_id)
 
-    def _page(self, after: str | None) -> tuple[list[Batch], bool]:
-        query: dict[str, object] = {"limit": PAGE_ROWS, **({"after": after} if after else {})}
+    def _page(self, after: str | None, *, page_rows: int | None = None) -> tuple[list[Batch], bool]:
+        limit = min(page_rows or PAGE_ROWS, PAGE_ROWS)
+        query: dict[str, object] = {"limit": limit, **({"after": after} if after else {})}
         try:
             reply = self._calls.get("/batches", doing=DOING, query=query)
         except NotFound as absent:
