@@ -164,6 +164,18 @@ def test_workers_are_as_many_as_load_a_wave_within_a_tenth_of_a_turnaround() -> 
     assert (found.waves, found.triggerers, found.is_over_map) == (2, 1, False)
 
 
+def test_a_source_that_is_read_in_parts_is_prepared_sooner_by_more_workers() -> None:
+    """Four read a quarter each; one sorts what they read, and four tasks more are started one after the other."""
+    alone = Shards(4, rows=10_000_000, rows_each=50_000, tokens_each=10)
+
+    in_one, in_four = (capacity(shards, Room(4), QUICK) for shards in (alone, replace(alone, parts=4)))
+
+    prepare, sort, starts = timedelta(seconds=250), timedelta(seconds=50), timedelta(seconds=20)
+    assert in_one.ours - in_four.ours == prepare - (prepare / 4 + sort + starts)
+    assert in_one.typical - in_four.typical == in_one.ours - in_four.ours
+    assert in_one.workers == in_four.workers
+
+
 def test_a_deadline_is_kept_surely_only_if_it_is_with_slow_batches_too() -> None:
     found = capacity(Shards(4, 40, 10, 10), Room(2), QUICK)
 

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from nightbatch import flow
+from nightbatch.adapters.memory import MemorySource
 from nightbatch.adapters.memory_vendor import MemoryProvider
 from nightbatch.adapters.registry import open_ports, settings_from
 from nightbatch.core.batch import BatchState
@@ -19,9 +20,10 @@ from nightbatch.core.queue import Kind, Limit, QueueRules
 from nightbatch.core.window import Window
 from nightbatch.emulator import EmulatorSettings, running
 from nightbatch.job import Job
-from nightbatch.ports import Connection, Settings
+from nightbatch.ports import Chunk, Connection, Settings
 from nightbatch.steps.forecast import turnaround_of
 from nightbatch.steps.forecast_words import forecast_json, forecast_rows, span, warnings
+from nightbatch.steps.planning import Options
 from tests.memory_stack import NEXT_NIGHT, NIGHT, Stack, job_of
 
 HOUR = timedelta(hours=1)
@@ -137,6 +139,23 @@ def test_what_is_foreseen_is_said_in_words_and_in_numbers() -> None:
     assert "raise max_map_length" in next(warnings(job_of(), over))
     nothing = flow.look_ahead(slow_stack(0).ports(), job_of(), NIGHT).forecast
     assert list(forecast_rows(job_of(), nothing)) == list(warnings(job_of(), nothing)) == []
+
+
+def test_as_many_workers_are_counted_as_the_source_has_parts() -> None:
+    """As many as there really are, not as many as may be; and one where only the first records are read."""
+    stack, job = slow_stack(9), job_of(source={"files": "memory/records.jsonl", "key": "id", "parts": 4})
+
+    def processes(job: Job, chunks: int, options: Options | None = None) -> tuple[int, str]:
+        source = MemorySource([Chunk(("id", "text"), [record]) for record in stack.records[:chunks]])
+        found = flow.look_ahead(stack.ports(source=lambda: source), job, NIGHT, options).forecast
+        assert forecast_json(found)["parts"] == found.capacity.shards.parts
+        return found.capacity.shards.parts, dict(forecast_rows(job, found))["processes"]
+
+    assert processes(job_of(), 9) == (1, "1 worker slot, 1 triggerer")
+    said = "worker slots ({0} read the source side by side, 1 load answers), 1 triggerer"
+    assert processes(job, 9) == (4, f"4 {said.format(4)}")
+    assert processes(job, 2) == (2, f"2 {said.format(2)}")
+    assert processes(job, 9, Options(limit=5)) == (1, "1 worker slot, 1 triggerer")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ MOST_TASKS = 1_024
 """Shards that Airflow maps a task over, by default (`max_map_length`)."""
 BATCHES_A_TRIGGERER = 1_000
 """Batches that one triggerer process waits for, by default (its `capacity`)."""
+PART_TASKS = 4
+"""Tasks that start one after the other before `prepare` where a source is read in parts: parts, read, sort, mend."""
 OURS = 0.1
 """So much of a turnaround a wave's answers may take to be stored, checked and loaded; workers are counted by it."""
 
@@ -59,10 +61,19 @@ class Pace:
 
     prepare_row: timedelta = timedelta(microseconds=25)
     """Pull, render and pack a record."""
+    sort_row: timedelta = timedelta(microseconds=5)
+    """Find out about a record, among those of all parts, whether it is asked."""
     answer_row: timedelta = timedelta(microseconds=100)
     """Store, check and load an answer."""
     task: timedelta = timedelta(seconds=5)
     """Start a task that collects a shard."""
+
+    def prepare(self, shards: Shards) -> timedelta:
+        """Say how long it takes until shards are packed; in parts, one worker sorts what several read."""
+        alone = self.prepare_row * shards.rows
+        if shards.parts == 1:
+            return alone
+        return alone / shards.parts + self.sort_row * shards.rows + PART_TASKS * self.task
 
 
 PACE = Pace()
@@ -80,6 +91,8 @@ class Shards:
     """What a shard is taken to hold in the vendor's queue."""
     canary: bool = False
     """The first one goes alone, and the others wait for it."""
+    parts: int = 1
+    """Parts of the source that they are packed from, side by side, by a worker each."""
 
     @classmethod
     def packed(cls, rows: int, *, bytes_a_row: int, limits: Limits) -> Shards:
@@ -166,7 +179,7 @@ class Capacity:
     ours: timedelta
     """How much of both is our own work."""
     workers: int
-    """Worker slots, so that answers are loaded within a tenth of a turnaround."""
+    """Worker slots, so that answers are loaded within a tenth of a turnaround; `shards.parts` read the source."""
     triggerers: int
     """Triggerer processes for all batches and all shards in line."""
 
@@ -194,7 +207,7 @@ def capacity(shards: Shards, room: Room, turnaround: Turnaround, pace: Pace = PA
     in_turn = max(turnaround.typical * OURS // a_shard, 1)
     workers = -(-at_once // in_turn)
     last = a_shard * -(-at_once // workers) if workers else NOTHING
-    ours = pace.prepare_row * shards.rows + last
+    ours = pace.prepare(shards) + last
     return Capacity(
         shards=shards,
         room=room,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 
@@ -36,10 +36,16 @@ class Forecast:
     """What would meet the deadline, where it cannot be met."""
 
 
-def forecast(ports: Ports, job: Job, window: Window, lane: OpenLane, plans: Sequence[ShardPlan]) -> Forecast:
-    """Forecast the shards of a plan, which all go to one lane."""
+def forecast(
+    ports: Ports, job: Job, window: Window, lane: OpenLane, plans: Sequence[ShardPlan], *, parts: int = 1
+) -> Forecast:
+    """
+    Forecast the shards of a plan, which all go to one lane.
+
+    `parts` are those of the source that workers read side by side; they are taken to be as large as each other.
+    """
     turnaround, learned_from = turnaround_of(ports.ledger, job.name, provider=lane.name, model=lane.spec.model)
-    shards = _shards_of(plans, canary=job.canary is not None)
+    shards = replace(_shards_of(plans, canary=job.canary is not None), parts=parts)
     rules, model = lane.provider.queue, lane.spec.model
     found = capacity(shards, Room.of(rules, model, shards), turnaround)
     rule = job.deadline_rule()

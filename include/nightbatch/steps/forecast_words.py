@@ -89,8 +89,11 @@ def _turnaround(found: Forecast) -> str:
 
 
 def _processes(found: Capacity) -> str:
-    slots = "1 worker slot" if found.workers == 1 else f"{found.workers:,} worker slots"
-    return f"{slots}, {found.triggerers:,} triggerer{'s' if found.triggerers > 1 else ''}"
+    parts, workers = found.shards.parts, found.workers
+    most = max(parts, workers)
+    slots = "1 worker slot" if most == 1 else f"{most:,} worker slots"
+    uses = f" ({parts:,} read the source side by side, {workers:,} load answers)" if parts > 1 else ""
+    return f"{slots}{uses}, {found.triggerers:,} triggerer{'s' if found.triggerers > 1 else ''}"
 
 
 def span(length: timedelta) -> str:
@@ -113,6 +116,7 @@ def forecast_json(found: Forecast) -> dict[str, Any]:
         "typical_s": needed.typical.total_seconds(),
         "slow_s": needed.slow.total_seconds(),
         "ours_s": needed.ours.total_seconds(),
+        "parts": needed.shards.parts,
         "workers": needed.workers,
         "triggerers": needed.triggerers,
         "due": found.due.isoformat() if found.due else None,

@@ -80,15 +80,8 @@ def split(
     ports: Ports, job: Job, run: Run, pending: Sequence[PendingFile], *, refresh: bool, canary_rows: int
 ) -> Spread | None:
     """Cut what a run reads into parts, and write them down; None where one worker may as well read it all."""
-    most = job.source.parts
-    source = ports.source() if most > 1 else None
-    if job.redact is not None and not kept_key(ports, job):
-        # The first plan makes the key up, which all workers would have to know, and which is kept in plans alone.
-        return None
-    if not isinstance(source, PartedSource):
-        return None
     time = reads(ports.ledger, job, run.window)
-    parts = source.parts(time, most=most, least_bytes=ports.settings.part_bytes)
+    parts = parts_of(ports, job, time)
     if len(parts) < 2:
         return None
     spread = Spread(
@@ -103,6 +96,18 @@ def split(
     )
     ports.store.write(spread.name, msgspec.json.encode(spread))
     return spread
+
+
+def parts_of(ports: Ports, job: Job, time: Window) -> list[dict[str, Any]]:
+    """Say which parts the records of a time are read in; none where one worker may as well read them all."""
+    most = job.source.parts
+    source = ports.source() if most > 1 else None
+    if job.redact is not None and not kept_key(ports, job):
+        # The first plan makes the key up, which all workers would have to know, and which is kept in plans alone.
+        return []
+    if not isinstance(source, PartedSource):
+        return []
+    return source.parts(time, most=most, least_bytes=ports.settings.part_bytes)
 
 
 def opened(store: Store, name: str) -> Spread:

@@ -24,7 +24,7 @@ from .estimate import Estimate, NoStore, estimate
 from .forecast import forecast
 from .lanes import packing_lane
 from .overlap import dead_before
-from .parts import Crew, Spread, split
+from .parts import Crew, Spread, parts_of, split
 from .parts_mend import gather
 from .progress import Progress, Watch
 from .pull import Question, Tally, pull, pull_pending
@@ -243,7 +243,8 @@ def look_ahead(ports: Ports, job: Job, window: Window, options: Options | None =
         questions = _questions(ports, job, window, options.limit, pending, tally, lambda _: None)
         hidden = redact(questions, ports, job, key_of(ports, job))
         packed = packing.pack(hidden, filler, dry.store, "dry-run", seen=memory, tally=tally)
-    time = forecast(ports, job, window, lane, packed.shards)
+    parts = [] if options.limit is not None else parts_of(ports, job, reads(ports.ledger, job, window))
+    time = forecast(ports, job, window, lane, packed.shards, parts=max(len(parts), 1))
     return estimate(lane, tally, packed.shards, past=past, forecast=time)
 
 
