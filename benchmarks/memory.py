@@ -38,7 +38,7 @@ GROWTH = 1.1
 # --- one step -------------------------------------------------------------------------------------------------
 
 
-def measured(step: Callable[[Any, Any, str], None]) -> Variant:
+def measured(step: Callable[[Any, Any, str], Mapping[str, Any] | None]) -> Variant:
     """Make a variant of a step: with all imports done, and memory and CPU counted from there."""
 
     def variant(data: Path, out: Path) -> Mapping[str, Any]:
@@ -50,11 +50,11 @@ def measured(step: Callable[[Any, Any, str], None]) -> Variant:
         gc.collect()
         Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts from here
         before, cpu = held_mb(), time.process_time()
-        step(ports, job, run)
+        found = step(ports, job, run) or {}
         used = time.process_time() - cpu
         if not known.exists():
             known.write_text(json.dumps(sorted(sys.modules.keys() - {"__main__"})))
-        return {"own_mb": high_water_mb() - before, "step_s": used}
+        return {**found, "own_mb": high_water_mb() - before, "step_s": used}
 
     return variant
 
