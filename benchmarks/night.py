@@ -20,6 +20,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,11 +33,10 @@ MOST_CPU_S_A_100K = 10.0
 A_FILE = 50_000
 
 
-def run(data: Path, out: Path) -> Mapping[str, Any]:
-    """Run a night as a person types it."""
+def typed(data: Path, out: Path) -> tuple[list[str], dict[str, str]]:
+    """Write the job, and give what a person types after `nightbatch`, and the environment."""
     values = job_values({"files": f"{data}/records.parquet"}, {"files": f"{out}/answers"}, max_dead_share=0)
-    (out / "bench.json").write_text(json.dumps(values))  # JSON is YAML
-    (out / "bench.yaml").write_text((out / "bench.json").read_text())
+    (out / "bench.yaml").write_text(json.dumps(values))  # JSON is YAML
     connection = json.dumps({"conn_type": "openai", "host": os.environ["BENCH_VENDOR"], "password": "sk-emulator"})
     environ = {
         **os.environ,
@@ -46,13 +46,32 @@ def run(data: Path, out: Path) -> Mapping[str, Any]:
         "NIGHTBATCH_POLL_TO_S": "1",
     }
     span = ["--from", DAY.isoformat(), "--to", NEXT_DAY.isoformat(), "--json"]
-    argv = [sys.executable, "-m", "nightbatch.cli", "run", str(out / "bench.yaml"), *span]
+    return ["run", str(out / "bench.yaml"), *span], environ
+
+
+def run(data: Path, out: Path) -> Mapping[str, Any]:
+    """Run a night as a person types it."""
+    command, environ = typed(data, out)
+    argv = [sys.executable, "-m", "nightbatch.cli", *command]
     done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr[-2000:] + done.stdout[-2000:])
     books, used = json.loads(done.stdout), resource.getrusage(resource.RUSAGE_CHILDREN)
     assert books["good"] == books["merged"] == books["pulled"], books
     return {"rows": books["good"], "own_s": used.ru_utime + used.ru_stime, "own_mb": used.ru_maxrss / 1024}
+
+
+@contextmanager
+def vendor(folder: Path) -> Iterator[None]:
+    """Start a vendor that answers at once; BENCH_VENDOR names its address."""
+    argv = [sys.executable, "-m", "nightbatch.cli", "emulator", "serve", "--port", "0", "--exit-with-parent"]
+    options = ["--batch-seconds", "0", "--executor", "echo", "--data-dir", str(folder)]
+    with subprocess.Popen([*argv, *options], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        address = next(word for word in server.stdout.readline().split() if word.startswith("http"))
+        os.environ["BENCH_VENDOR"] = f"{address.rstrip('/.,')}/v1"
+        yield
+        server.terminate()
 
 
 def batchwizard(data: Path, out: Path) -> Mapping[str, Any]:
@@ -115,14 +134,8 @@ def main() -> None:
     with TemporaryDirectory(prefix="nightbatch-bench-") as name:
         make(Path(name), records, size=SHORT)
         ready(Path(name))
-        argv = [sys.executable, "-m", "nightbatch.cli", "emulator", "serve", "--port", "0", "--exit-with-parent"]
-        options = ["--batch-seconds", "0", "--executor", "echo", "--data-dir", f"{name}/vendor"]
-        with subprocess.Popen([*argv, *options], stdout=subprocess.PIPE, text=True) as vendor:
-            assert vendor.stdout is not None
-            address = next(word for word in vendor.stdout.readline().split() if word.startswith("http"))
-            os.environ["BENCH_VENDOR"] = f"{address.rstrip('/.,')}/v1"
+        with vendor(Path(name) / "vendor"):
             found = in_turn(__file__, VARIANTS, Path(name), pairs=turns)
-            vendor.terminate()
     tell(found)
     finish(__file__, found, list(rows(found, records)), turns=turns)
 

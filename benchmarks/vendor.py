@@ -77,9 +77,14 @@ def send(ports: Ports, job: Job, run: str, answers: Path) -> None:
     """Send all shards of a run, and write what the vendor answers."""
     for shard in ports.ledger.shards(run):
         submit(ports, job, shard)
-        sent = ports.ledger.shard(shard.plan.ref).current
-        assert sent is not None and sent.batch_id is not None
-        write_answers(answers, sent.batch_id)
+    answer(ports, run, answers)
+
+
+def answer(ports: Ports, run: str, answers: Path) -> None:
+    """Write what the vendor answers to all shards of a run."""
+    for shard in ports.ledger.shards(run):
+        assert shard.current is not None and shard.current.batch_id is not None
+        write_answers(answers, shard.current.batch_id)
 
 
 def write_answers(folder: Path, batch_id: str) -> None:
