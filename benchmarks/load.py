@@ -196,7 +196,7 @@ def main() -> None:
     tell(found)
     for name, figures in found.items():
         print(name, " ".join(f"{figures[part]:.2f} {part}" for part in ("load_s", "client_s", "server_s")))
-    finish(__file__, found, rows(found))
+    finish(__file__, found, rows(found), turns=pairs)
 
 
 if __name__ == "__main__":

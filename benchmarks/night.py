@@ -9,7 +9,7 @@ Parquet folder, settle and prove. The emulator runs beside it and is not counted
 
 Two others do what they can against the same emulator. `batchwizard` gets request files that are ready, sends them, and
 keeps what comes back: it reads no source, and checks and loads nothing. `curator` goes from Parquet to a Parquet file
-of parsed answers (`peer_curator.py`).
+of parsed answers (`peer_curator.py`). Each of them has one turn.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def ready(data: Path) -> None:
 VARIANTS: dict[str, Variant] = {"nightbatch run": run, "batchwizard": batchwizard, "curator": curator}
 LEAVES_OUT = {
     "batchwizard": "files ready, nothing checked or loaded",
-    "curator": "nothing booked or loaded",
+    "curator": "nothing loaded or proved",
 }
 
 
@@ -119,7 +119,9 @@ def rows(found: Found, records: int) -> Iterator[Row]:
         share = figures["own_s"] / records * 100_000
         seen = f"{share:.1f} s, {figures['own_mb']:.0f} MB"
         if name in LEAVES_OUT:
-            yield Row(f"{part}: CPU seconds of `{name}`", "none, a peer", f"{seen} ({LEAVES_OUT[name]})", None)
+            yield Row(
+                f"{part}: CPU seconds of `{name}`", "none, a peer", f"{seen} (one turn; {LEAVES_OUT[name]})", None
+            )
         else:
             yield Row(f"{part}: CPU seconds of `{name}`", asked, seen, share <= MOST_CPU_S_A_100K)
 
@@ -135,7 +137,7 @@ def main() -> None:
         make(Path(name), records, size=SHORT)
         ready(Path(name))
         with vendor(Path(name) / "vendor"):
-            found = in_turn(__file__, VARIANTS, Path(name), pairs=turns)
+            found = in_turn(__file__, VARIANTS, Path(name), pairs=turns, once=LEAVES_OUT)
     tell(found)
     finish(__file__, found, list(rows(found, records)), turns=turns)
 

@@ -47,13 +47,13 @@ def main() -> None:
     """Make the records, and let one part and two take turns."""
     if play(VARIANTS):
         return
-    records, pairs = asked_for(1_000_000, 5)
+    records, pairs = asked_for(500_000, 5)
     with TemporaryDirectory(prefix="nightbatch-bench-") as name:
         make(Path(name), records)
         found = in_turn(__file__, VARIANTS, Path(name), pairs=pairs)
     tell(found)
     part = "prepare, two source partitions on two cores: one takes"
-    finish(__file__, found, [ratio(part, found, "two parts", "one part", at_least=1.8, figure="way_s")])
+    finish(__file__, found, [ratio(part, found, "two parts", "one part", at_least=1.8, figure="way_s")], turns=pairs)
 
 
 if __name__ == "__main__":

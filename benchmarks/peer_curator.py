@@ -1,8 +1,8 @@
 """
 The same night by curator: `peer_curator.py DATA OUT` with the Python of that peer, and its vendor in the environment.
 
-It renders, writes request files of 50,000, sends, waits, parses each answer into a pydantic type, and gives a dataset,
-which is kept as Parquet. It books no cost of a row, loads nothing anywhere, and looks at a batch once a second here.
+It renders, writes request files of 50,000, sends, waits, parses each answer into a pydantic type, prices it, and gives
+a dataset, which is kept as Parquet. It loads nothing anywhere, and looks at a batch once a second here.
 """
 
 from __future__ import annotations

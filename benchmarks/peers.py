@@ -21,8 +21,9 @@ PINS = {
     "airflow": ("apache-airflow-providers-common-ai[openai]==1.0.0", "apache-airflow==3.3.2", "pyarrow==26.0.1"),
     "batchwizard": ("batchwizard==0.5.0",),
     "curator": ("bespokelabs-curator==0.1.31",),
+    "plots": ("matplotlib==3.11.2",),
 }
-"""Peer -> what is installed for it."""
+"""Peer, or what draws the pictures -> what is installed for it."""
 VENVS = Path(".bench") / "venvs"
 
 

@@ -69,7 +69,7 @@ def main() -> None:
         fill(data)
         found = in_turn(__file__, VARIANTS, data, pairs=pairs)
     tell(found)
-    finish(__file__, found, rows(found))
+    finish(__file__, found, rows(found), turns=pairs)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,25 @@ Run every benchmark, or name those to run, and print the table of what was asked
 
     make bench
     .venv/bin/python benchmarks/table.py prepare night
-    .venv/bin/python benchmarks/table.py --write          # docs/performance.md anew, of what was found last
+    .venv/bin/python benchmarks/table.py --write
 
-Takes an hour or so on two quiet cores: CPU seconds are told, and still a busy machine makes them half as many again.
-What each found is left in `.bench/`.
+`--write` runs nothing: it makes the table of docs/performance.md, and its pictures, of what was found last, which is
+left in `.bench/`. CPU seconds are told, and still a busy machine makes them half as many again. How many minutes each
+takes on two quiet cores, and what of, by its defaults:
+
+    imports          1   five turns
+    prepare          4   100,000 records, five turns; a minute more the first time, for the peer's environment
+    parts            4   500,000 records, five turns
+    postgres         2   100,000 records, five turns
+    collect          2   100,000 records, five turns
+    load             2   100,000 records, five turns
+    upload           2   100,000 records, five turns
+    night            5   100,000 records, five turns of ours and one of each peer
+    growth           5   10,000, 100,000 and 1,000,000 records, one turn
+    known           10   1,000,000 and 10,000,000 known answers, three kinds of sink, one turn
+    through_airflow  8   1,000,000 records, one turn
+    triggerer        6   1,000 batches for five minutes
+    memory          15   100,000 and 1,000,000 records, five kinds of source and sink, one turn
 """
 
 from __future__ import annotations
@@ -17,6 +32,7 @@ import platform
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +48,8 @@ SCRIPTS = (
     "load",
     "upload",
     "night",
+    "growth",
+    "known",
     "through_airflow",
     "triggerer",
     "memory",
@@ -52,11 +70,14 @@ def main() -> int:
             PAGE.read_text(),
         )
         PAGE.write_text(text)
+        subprocess.run([sys.executable, str(FOLDER / "plots.py")], check=True)
         return 0
     wanted = sys.argv[1:] or SCRIPTS
     for name in wanted:
         print(f"--- {name}", flush=True)
+        began = time.monotonic()
         subprocess.run([sys.executable, str(FOLDER / f"{name}.py")], check=True)
+        print(f"    took {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
     print("\n".join(lines_of(wanted)))
     return 1 if any(row["is_met"] is False for row in rows_of(wanted)) else 0
 

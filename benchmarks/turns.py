@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -69,11 +69,15 @@ def play(variants: Mapping[str, Variant]) -> bool:
     return True
 
 
-def in_turn(script: str, variants: Mapping[str, Variant], data: Path, *, pairs: int) -> Found:
-    """Let variants take turns over one folder of data; all must give the same number of rows."""
+def in_turn(
+    script: str, variants: Mapping[str, Variant], data: Path, *, pairs: int, once: Collection[str] = ()
+) -> Found:
+    """Let variants take turns over one folder of data, some of them once; all must give the same number of rows."""
     told: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
     for turn in range(pairs):
         for name, runs in told.items():
+            if turn and name in once:
+                continue
             with TemporaryDirectory(dir=data) as out:
                 argv = [sys.executable, script, "--one", name, str(data), out]
                 done = subprocess.run(argv, capture_output=True, text=True, check=False)

@@ -172,7 +172,7 @@ def main() -> None:
         make(data, records)
         found = in_turn(__file__, VARIANTS, data, pairs=pairs)
     tell(found)
-    finish(__file__, found, rows(found))
+    finish(__file__, found, rows(found), turns=pairs)
 
 
 if __name__ == "__main__":
