@@ -48,16 +48,18 @@ def write(folder: Path, kind: str) -> str:
     return f"{folder}/*.{kind}"
 
 
-@pytest.fixture(params=["jsonl", "csv", "row groups", "postgres", "duckdb"])
+@pytest.fixture(params=["jsonl", "csv", "row groups", "postgres", "duckdb", "postgres key_range", "duckdb key_range"])
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Source]:
     """The same rows in each source."""
-    if request.param not in ("postgres", "duckdb"):
+    kind, _, parts_by = request.param.partition(" ")
+    if kind not in ("postgres", "duckdb"):
         yield FileSource(write(tmp_path, request.param), columns=COLUMNS)
         return
-    with open_warehouse(request.param, request.getfixturevalue("postgres_server"), tmp_path) as warehouse:
+    with open_warehouse(kind, request.getfixturevalue("postgres_server"), tmp_path) as warehouse:
         warehouse.run("CREATE TABLE records (id text, text text)")
         warehouse.run("INSERT INTO records VALUES " + ",".join(f"('{key}', '{text}')" for key, text in ROWS))
-        yield warehouse.source("SELECT * FROM records ORDER BY id, text", columns=COLUMNS, whole_table=True)
+        query, by_key = "SELECT * FROM records ORDER BY id, text", bool(parts_by)
+        yield warehouse.source(query, columns=COLUMNS, whole_table=True, key_ranges=by_key)
 
 
 def job(parts: int) -> Job:

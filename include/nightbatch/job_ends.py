@@ -131,6 +131,8 @@ class QuerySourceSpec(SourceSpec):
     """The connection of the database."""
     whole_table: bool = False
     """Read the same records whatever the window; without it the query must use both window parameters."""
+    parts_by: Literal["hash", "key_range"] = "hash"
+    """What `parts` are cut by: a hash of the key, so that each part reads all rows, or ranges of it, which an index of the key can serve."""  # noqa: E501 - one sentence is one line in docs/job-file.md
 
     @property
     def reads_all(self) -> bool:

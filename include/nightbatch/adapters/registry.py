@@ -212,9 +212,8 @@ def _open_query(spec: QuerySourceSpec, columns: tuple[str, ...], connection: Con
     if spec.watermark is not None:
         sql = _load("nightbatch.adapters.sources.query:bounded")(sql, column=spec.watermark.column, key=spec.key)
         columns = tuple(dict.fromkeys((*columns, spec.watermark.column)))
-    source: Source = _load(where)(
-        connection, sql, timezone=spec.timezone, columns=columns, whole_table=spec.whole_table
-    )
+    named = {"timezone": spec.timezone, "columns": columns, "whole_table": spec.whole_table}
+    source: Source = _load(where)(connection, sql, **named, key_ranges=spec.parts_by == "key_range")
     return source
 
 

@@ -15,6 +15,7 @@ from tests.adapters.warehouses import Warehouse, open_warehouse, rows_of
 from tests.servers import postgres_server  # noqa: F401 -- a fixture
 
 from nightbatch.adapters.sources.files import FileSource
+from nightbatch.adapters.sources.key_ranges import key_range
 from nightbatch.core.window import ANY
 from nightbatch.errors import BadSource
 from nightbatch.ports import PartedSource
@@ -142,3 +143,73 @@ def test_parts_of_a_query_are_bound_to_the_window(warehouse: Warehouse) -> None:
     )
 
     assert sorted(key for part in in_parts(source, 3) for (key,) in part) == list(range(1, 21))
+
+
+KEYS = {
+    "bigint": "(i * 1000003) % 700001",
+    "numeric(12, 3)": "i * 0.125 - 20",
+    "double precision": "i * 1.1 - 20",
+    "text": "'k''é' || i",
+    "uuid": "cast('00000000-0000-0000-0000-' || right('00000000000' || i, 12) as uuid)",
+    "timestamp": "timestamp '2026-03-29 00:00:00' + i * interval '1 minute'",
+    "timestamp with time zone": "timestamptz '2026-03-29 00:00:00+00' + i * interval '1 minute'",
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_ranges_of_a_key_hold_each_row_once_and_are_as_large_as_each_other(warehouse: Warehouse, kind: str) -> None:
+    """Also rows without a key, keys that come twice, and hours in which clocks are put on."""
+    warehouse.run(f'CREATE TABLE items ("Item ""Id" {kind}, seen timestamp with time zone, text text)')
+    rows = f"SELECT {KEYS[kind]}, timestamptz '2000-01-01 00:00:00+00', 'text ' || i FROM generate_series(1, 400) s(i)"
+    warehouse.run(f"INSERT INTO items {rows}")
+    warehouse.run("INSERT INTO items SELECT NULL, seen, 'no key' FROM items LIMIT 3")
+    twice = """SELECT "Item ""Id", seen, 'again' FROM items WHERE "Item ""Id" IS NOT NULL LIMIT 9"""
+    warehouse.run(f"INSERT INTO items {twice}")
+    warehouse.run(f"INSERT INTO items {rows.replace('2000', '2001')}")
+    source = warehouse.source(
+        "SELECT * FROM items WHERE seen >= :window_start AND seen < :window_end -- all of them",
+        columns=['Item "Id', "text"],
+        timezone="Europe/Berlin",
+        key_ranges=True,
+    )
+
+    parts = in_parts(source, 4)
+
+    assert sum(map(len, parts)) == 412
+    assert sorted(map(repr, rows_of(source, ANY))) == sorted(repr(row) for part in parts for row in part)
+    assert [90 < len(part) < 120 for part in parts] == [True] * 4
+    assert [sum(key is None for key, _ in part) for part in parts] == [3, 0, 0, 0]
+    assert source.parts(ANY, most=4, least_bytes=1) == source.parts(ANY, most=4, least_bytes=1)
+
+
+def test_ranges_are_merged_where_there_are_few_rows_and_no_two_have_one_key(warehouse: Warehouse) -> None:
+    warehouse.run("CREATE TABLE items (id bigint, text text)")
+    source = warehouse.source("SELECT * FROM items", columns=["id", "text"], whole_table=True, key_ranges=True)
+    assert in_parts(source, 8) == [[]]
+
+    warehouse.run("INSERT INTO items SELECT i, 'text' FROM generate_series(1, 80) s(i)")
+    assert [len(part) for part in in_parts(source, 8, 20_000)] == [19, 20, 20, 21]
+    assert [len(part) for part in in_parts(source, 8, 80_000)] == [80]
+
+    warehouse.run("UPDATE items SET id = 7")
+    assert sorted(map(len, in_parts(source, 8))) == [0, 80]
+    warehouse.run("UPDATE items SET id = NULL")
+    assert in_parts(source, 8) == [rows_of(source, ANY)]
+
+
+def test_an_index_of_the_key_serves_a_range(postgres_server: Any, tmp_path: Path) -> None:  # noqa: F811
+    """Which is what ranges are for: a part then reads its own rows, and not those of all."""
+    with open_warehouse("postgres", postgres_server, tmp_path) as warehouse:
+        warehouse.run("CREATE TABLE items (id bigint PRIMARY KEY, text text)")
+        warehouse.run("INSERT INTO items SELECT i, repeat('x', 500) FROM generate_series(1, 5000) s(i)")
+        warehouse.run("ANALYZE items")
+        query = "SELECT * FROM items ORDER BY id"
+        source: Any = warehouse.source(query, columns=["id", "text"], whole_table=True, key_ranges=True)
+
+        plans = []
+        for part in source.parts(ANY, most=10, least_bytes=1):
+            bound = key_range(source._query, part)
+            text = bound.query.text.replace("$1", f"'{bound.bounds[0]}'").replace("$2", f"'{bound.bounds[-1]}'")
+            plans.append(str(warehouse.run(f"EXPLAIN {text}")))
+
+    assert ["Index Cond" in plan for plan in plans] == [True] * 10

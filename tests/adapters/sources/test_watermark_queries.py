@@ -79,14 +79,16 @@ def test_the_column_is_read_beside_what_the_job_asks_about(tickets: Warehouse) -
     assert (chunk.columns, chunk.rows) == (("id", "body", "added"), [(3, "timeless", None)])
 
 
-def test_parts_together_hold_what_is_read_as_one(tickets: Warehouse) -> None:
-    source = open_source(job_of("select * from tickets; -- all", parts=3), lambda _: tickets.connection)
+@pytest.mark.parametrize("by", ["hash", "key_range"])
+def test_parts_together_hold_what_is_read_as_one(tickets: Warehouse, by: str) -> None:
+    job = job_of("select * from tickets; -- all", parts=3, parts_by=by)
+    source = open_source(job, lambda _: tickets.connection)
     assert isinstance(source, PartedSource)
 
     parts = source.parts(DAY, most=3, least_bytes=1)
     found = [row for part in parts for chunk in source.read_part(DAY, part, seen={}) for row in chunk.rows]
 
-    assert len(parts) == 3
+    assert (len(parts), [("until" in part) for part in parts]) == (3, [by == "key_range"] * 3)
     assert sorted(row[0] for row in found) == sorted(row[0] for row in rows_of(source, DAY)) == [2, 3, 4, 5, 6]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from nightbatch.adapters.duckdb_connection import address, connected, file_of, translated
+from nightbatch.adapters.sources.key_ranges import ends_query, key_range, key_ranges, quoted
 from nightbatch.adapters.sources.query import WindowQuery, chunks
 from nightbatch.core.window import Window
 from nightbatch.errors import BadSource
@@ -27,6 +28,9 @@ _NEEDS_ZONE = re.compile(r"AS TIMESTAMP WITH TIME ZONE\)|'1971-01-01 [^']*'::TIM
 
 _SAYS_ZONE = re.compile(r"CAST\('[^']*(?:[+-]\d\d(?::?\d\d)?|Z)' AS TIMESTAMP WITH TIME ZONE\)")
 """A literal that says its offset is converted alike in every zone."""
+
+_PERCENTILES = "quantile_disc({key}, [{shares}])::VARCHAR[]"
+"""How sorted keys are cut, as texts."""
 
 
 class DuckDBSource:
@@ -45,9 +49,14 @@ class DuckDBSource:
         timezone: str | None = None,
         columns: Iterable[str] | None = None,
         whole_table: bool = False,
+        key_ranges: bool = False,
     ) -> None:
-        """Read only `columns`, if given. Raises BadSource for a query that does not use both parameters."""
-        self._connection, self._chunk_rows = connection, chunk_rows
+        """
+        Read only `columns`, if given; with `key_ranges`, parts are cut by the first of them.
+
+        Raises BadSource for a query that does not use both parameters.
+        """
+        self._connection, self._chunk_rows, self._has_ranges = connection, chunk_rows, key_ranges
         self._query = WindowQuery.of(
             sql,
             address=address(connection),
@@ -82,16 +91,28 @@ class DuckDBSource:
             yield from chunks(names, self._rows(reader, picks), self._chunk_rows)
 
     def parts(self, window: Window, *, most: int, least_bytes: int) -> list[dict[str, Any]]:
-        """Cut the rows by a hash of their key; each part runs the query, so it must give the same rows each time."""
-        return self._query.hash_parts(most)
+        """
+        Cut the rows by a hash of their key, or by ranges of it, which one query more finds by sorting the keys.
+
+        Each part runs the query, so it must give the same rows each time.
+        """
+        if not self._has_ranges or most < 2:
+            return self._query.hash_parts(most)
+        one = copy(self)
+        one._query = ends_query(self._query, _PERCENTILES, most)
+        [(rows, ends)] = [row for chunk in one.read(window) for row in chunk.rows]
+        return key_ranges(self._query, rows, ends, least_bytes=least_bytes)
 
     def read_part(self, window: Window, part: Mapping[str, Any], *, seen: dict[str, bool]) -> Iterator[Chunk]:
         """Stream the rows of one part; see the port. A column that is missing is refused at once, as by `read`."""
-        key = '"' + str(part["key"]).replace('"', '""') + '"'
-        test = f"coalesce(hash({key}::VARCHAR), 0) % {int(part['of'])} = {int(part['part'])}"
         one = copy(self)
-        one._query = self._query.part(test)
+        one._query = key_range(self._query, part) if "from" in part else self._of_hash(part)
         yield from one.read(window)
+
+    def _of_hash(self, part: Mapping[str, Any]) -> WindowQuery:
+        key = quoted(part["key"])
+        test = f"coalesce(hash({key}::VARCHAR), 0) % {int(part['of'])} = {int(part['part'])}"
+        return self._query.part(test)
 
     def _rows(self, reader: pa.RecordBatchReader, picks: list[int]) -> Iterator[tuple[Any, ...]]:
         for batch in reader:
@@ -139,7 +160,7 @@ class DuckDBSource:
         probes = [
             _PROBE.replace(tzinfo=None) + timedelta(seconds=index) for index in range(len(self._query.query.mentions))
         ]
-        plan = _plan(database, self._query.query.text, probes)
+        plan = _plan(database, self._query.query.text, [*probes, *self._query.bounds])
         return [f"CAST('{probe}'::TIMESTAMP AS TIMESTAMP WITH TIME ZONE)" not in plan for probe in probes]
 
     def _plan_needs_zone(self, database: duckdb.DuckDBPyConnection) -> bool:
@@ -147,12 +168,12 @@ class DuckDBSource:
         plan = _plan(
             database,
             self._query.query.text,
-            [_PROBE + timedelta(seconds=index) for index in range(count)],
+            [*(_PROBE + timedelta(seconds=index) for index in range(count)), *self._query.bounds],
         )
         return _NEEDS_ZONE.search(_SAYS_ZONE.sub("", plan)) is not None
 
 
-def _plan(database: duckdb.DuckDBPyConnection, text: str, values: list[datetime]) -> str:
+def _plan(database: duckdb.DuckDBPyConnection, text: str, values: Sequence[datetime | str]) -> str:
     """Give the plan before it is optimised, with every conversion in it."""
     database.execute("SET explain_output = 'all'").fetchall()
     rows = database.execute(f"EXPLAIN (FORMAT JSON) {text}", values).fetchall()

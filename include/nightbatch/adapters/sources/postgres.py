@@ -10,6 +10,7 @@ import psycopg
 from psycopg import pq
 
 from nightbatch.adapters.postgres_connection import address, connect, translated
+from nightbatch.adapters.sources.key_ranges import ends_query, key_range, key_ranges, quoted
 from nightbatch.adapters.sources.query import WindowQuery, chunks
 from nightbatch.core.window import Window
 from nightbatch.errors import BadSource
@@ -22,6 +23,9 @@ _INSTANT = psycopg.postgres.types["timestamptz"].oid
 _LOCAL = psycopg.postgres.types["timestamp"].oid
 _LOCAL_LISTS = psycopg.postgres.types["timestamp"].array_oid
 _DATE = psycopg.postgres.types["date"].oid
+
+_PERCENTILES = "(percentile_disc(ARRAY[{shares}]::float8[]) WITHIN GROUP (ORDER BY {key}))::text[]"
+"""How sorted keys are cut, as texts."""
 
 
 class PostgresSource:
@@ -42,9 +46,14 @@ class PostgresSource:
         timezone: str | None = None,
         columns: Iterable[str] | None = None,
         whole_table: bool = False,
+        key_ranges: bool = False,
     ) -> None:
-        """Read only `columns`, if given. Raises BadSource for a query that does not use both parameters."""
-        self._connection, self._chunk_rows = connection, chunk_rows
+        """
+        Read only `columns`, if given; with `key_ranges`, parts are cut by the first of them.
+
+        Raises BadSource for a query that does not use both parameters.
+        """
+        self._connection, self._chunk_rows, self._has_ranges = connection, chunk_rows, key_ranges
         self._query = WindowQuery.of(
             sql,
             address=address(connection),
@@ -68,16 +77,28 @@ class PostgresSource:
                 yield from self._stream(database, window)
 
     def parts(self, window: Window, *, most: int, least_bytes: int) -> list[dict[str, Any]]:
-        """Cut the rows by a hash of their key; each part runs the query, so it must give the same rows each time."""
-        return self._query.hash_parts(most)
+        """
+        Cut the rows by a hash of their key, or by ranges of it, which one query more finds by sorting the keys.
+
+        Each part runs the query, so it must give the same rows each time.
+        """
+        if not self._has_ranges or most < 2:
+            return self._query.hash_parts(most)
+        one = copy(self)
+        one._query = ends_query(self._query, _PERCENTILES, most)
+        [(rows, ends)] = [row for chunk in one.read(window) for row in chunk.rows]
+        return key_ranges(self._query, rows, ends, least_bytes=least_bytes)
 
     def read_part(self, window: Window, part: Mapping[str, Any], *, seen: dict[str, bool]) -> Iterator[Chunk]:
         """Stream the rows of one part; see the port. A column that is missing is refused at once, as by `read`."""
-        key = '"' + str(part["key"]).replace('"', '""') + '"'
-        test = f"(coalesce(hashtext({key}::text), 0)::bigint & 2147483647) % {int(part['of'])} = {int(part['part'])}"
         one = copy(self)
-        one._query = self._query.part(test)
+        one._query = key_range(self._query, part) if "from" in part else self._of_hash(part)
         yield from one.read(window)
+
+    def _of_hash(self, part: Mapping[str, Any]) -> WindowQuery:
+        key = quoted(part["key"])
+        test = f"(coalesce(hashtext({key}::text), 0)::bigint & 2147483647) % {int(part['of'])} = {int(part['part'])}"
+        return self._query.part(test)
 
     def _stream(self, database: psycopg.Connection, window: Window) -> Iterator[Chunk]:
         described = _describe(database, self._query.query.text)

@@ -137,6 +137,8 @@ class WindowQuery:
     query: Query
     zone: ZoneInfo | None
     columns: tuple[str, ...] | None
+    bounds: tuple[str, ...] = ()
+    """What is bound behind the mentions: ends of a range of keys, as text, which the database reads as keys."""
 
     @classmethod
     def of(
@@ -172,6 +174,11 @@ class WindowQuery:
         text = f"SELECT * FROM ({_CLOSING.sub('', self.query.text)}\n) AS nb_whole WHERE {test}"  # noqa: S608 - by the adapters
         return replace(self, query=replace(self.query, text=text))
 
+    def asking(self, selected: str) -> WindowQuery:
+        """Give a query about the rows of this one, all columns of its answer."""
+        text = f"SELECT {selected} FROM ({_CLOSING.sub('', self.query.text)}\n) AS nb_whole"  # noqa: S608 - by the adapters
+        return replace(self, query=replace(self.query, text=text), columns=None)
+
     def hash_parts(self, most: int) -> list[dict[str, Any]]:
         """Cut it into parts by a hash of the first asked column, the key: how large it is, nobody knows yet."""
         return [{"key": self.columns[0], "part": part, "of": most} for part in range(most)] if self.columns else []
@@ -181,13 +188,19 @@ class WindowQuery:
         """The zone that the database's session works in."""
         return self.zone.key if self.zone else "UTC"
 
-    def values(self, window: Window, is_local: Sequence[bool]) -> list[datetime]:
-        """Give what to bind for each mention: UTC instants, or local clock times where `is_local` says so."""
+    def values(self, window: Window, is_local: Sequence[bool]) -> list[datetime | str]:
+        """
+        Give what to bind: for each mention a UTC instant, or a local clock time where `is_local` says so; then bounds.
+        """
         if not any(is_local):
-            return [window.start if name == "window_start" else window.end for name in self.query.mentions]
+            times = [window.start if name == "window_start" else window.end for name in self.query.mentions]
+            return [*times, *self.bounds]
         zone = self.zone or self.no_zone("the query compares the window with a date or a timestamp without zone")
         spans = {False: (window.start, window.end), True: local_bounds(window, zone)}
-        return [spans[local][PARAMETERS.index(name)] for name, local in zip(self.query.mentions, is_local, strict=True)]
+        times = [
+            spans[local][PARAMETERS.index(name)] for name, local in zip(self.query.mentions, is_local, strict=True)
+        ]
+        return [*times, *self.bounds]
 
     def picks(self, names: Sequence[str]) -> list[int]:
         """Give the positions of the asked columns in a result. Raises BadSource for an absent or doubled one."""
