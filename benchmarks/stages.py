@@ -9,7 +9,6 @@ One process, no turns: a look, not a comparison. Imports are not counted.
 from __future__ import annotations
 
 import gc
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -25,8 +24,9 @@ from nightbatch.adapters.registry import open_ports, settings_from
 from nightbatch.core.window import Window
 from nightbatch.job import Job
 from nightbatch.ports import Ports
+from nightbatch.steps.fill import INDEX_SCHEMA, ShardFiller, numbers
 from nightbatch.steps.lanes import open_lane
-from nightbatch.steps.pack import INDEX_SCHEMA, fingerprint
+from nightbatch.steps.pack import Asked, encode
 from nightbatch.steps.parquet import row_writer
 from nightbatch.steps.pull import Question, Tally, pull
 from nightbatch.steps.render import render
@@ -40,37 +40,27 @@ class Stages:
 
     def __init__(self, ports: Ports, job: Job, folder: Path) -> None:
         self.ports, self.job, self.folder = ports, job, folder
-        self.lane = open_lane(ports, job, 0)
+        self.filler = ShardFiller(
+            ports.store, open_lane(ports, job, 0), ledger="0" * 8, folder="stages", numbers=numbers("stages", 0)
+        )
 
     def questions(self) -> Iterator[Question]:
         """Read and render."""
         for part in render(pull(self.ports.source(), self.job, WINDOW, Tally()), self.job):
             yield from part
 
-    def bodies(self) -> Iterator[tuple[Question, bytes]]:
-        """Encode them too."""
-        return ((one, self.lane.encoder.body(one.messages)) for one in self.questions() if one.messages is not None)
+    def asked(self) -> Iterator[list[Asked]]:
+        """Encode and hash them too."""
+        for part in render(pull(self.ports.source(), self.job, WINDOW, Tally()), self.job):
+            yield [one for question in part if (one := encode(question, self.filler))]
 
-    def prints(self) -> Iterator[tuple[Question, bytes, str]]:
-        """Hash them too."""
-        return ((one, body, fingerprint(self.lane, body)) for one, body in self.bodies())
-
-    def looked_up(self) -> Iterator[bytes]:
+    def looked_up(self) -> Iterator[list[Asked]]:
         """Look for doubles too."""
         with seen() as memory:
-            for one, body, print_ in self.prints():
-                memory.is_new_key(one.key)
-                memory.twin_of(print_, one.key)
-                yield body
-
-    def write(self) -> None:
-        """Write them too."""
-        sha = hashlib.sha256()
-        with (self.folder / "lines").open("wb", buffering=1 << 20) as file:
-            for body in self.looked_up():
-                line = self.lane.encoder.line("a custom id", body)
-                sha.update(line)
-                file.write(line)
+            for part in self.asked():
+                memory.new_keys([one.question.key for one in part])
+                memory.twins([(one.question.key, one.fingerprint) for one in part])
+                yield part
 
     def index(self) -> None:
         """Read, render, and write the rows of the index alone."""
@@ -84,10 +74,8 @@ class Stages:
         yield "render", lambda: sum(1 for _ in self.questions())
         yield "index alone, after rendering", self.index
         yield "render again", lambda: sum(1 for _ in self.questions())
-        yield "body", lambda: sum(1 for _ in self.bodies())
-        yield "fingerprint", lambda: sum(1 for _ in self.prints())
+        yield "fingerprint", lambda: sum(1 for _ in self.asked())
         yield "look up", lambda: sum(1 for _ in self.looked_up())
-        yield "write and hash", self.write
         yield "all of prepare", lambda: flow.prepare(self.ports, self.job, WINDOW)
 
 

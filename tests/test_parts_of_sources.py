@@ -20,8 +20,9 @@ from nightbatch.core.request import Endpoint, Messages, RequestSpec
 from nightbatch.core.window import ANY
 from nightbatch.job import Job
 from nightbatch.ports import RoundPlan, Settings, Source
+from nightbatch.steps.lanes import body_of
 from nightbatch.steps.parquet import read_rows
-from nightbatch.steps.parts_mend import body_of, do
+from nightbatch.steps.parts_mend import do
 from tests.adapters.warehouses import open_warehouse
 from tests.memory_stack import Stack, job_of
 from tests.servers import postgres_server
@@ -118,8 +119,8 @@ def test_workers_with_other_working_folders_share_the_store_alone(
 def test_the_body_of_a_line_is_what_was_wrapped_whatever_it_holds(encoder: Any) -> None:
     made = encoder(RequestSpec(Endpoint.CHAT, "m", max_output_tokens=5))
     for text in ("a", 'nb_0_1_2","body":{"x"}}\n', "\0\u2028 é", ""):
-        body = made.body(Messages("system", text))
+        body = body_of(made, Messages("system", text))
 
-        assert body_of(made, "nb_id_7", made.line("nb_id_7", body)) == body
+        assert made.envelope.body("nb_id_7", made.envelope.line("nb_id_7", body)) == body
         with pytest.raises(ValueError, match="not one that its encoder made"):
-            body_of(made, "nb_id_8", made.line("nb_id_7", body))
+            made.envelope.body("nb_id_8", made.envelope.line("nb_id_7", body))

@@ -20,7 +20,7 @@ from .core.metrics import Metric
 from .core.money import Cost, Price, Usage
 from .core.proof import Link
 from .core.queue import Ask, QueueRules
-from .core.request import Endpoint, Messages, RequestSpec
+from .core.request import Endpoint, Envelope, Frame, Messages, RequestSpec
 from .core.result import Result
 from .core.shard import Limits, ShardPlan, ShardState
 from .core.window import Window
@@ -339,16 +339,21 @@ DEAD_SCHEMA = pa.schema(
 
 
 class Encoder(Protocol):
-    """Turns messages into a vendor's request body, and back. Made once for a shard; called once a row."""
+    """Turns messages into a vendor's requests, and back. Made once for a shard."""
 
-    def body(self, messages: Messages) -> bytes:
-        """Encode one request; canonical, so that equal questions have equal bytes (fingerprints rest on it)."""
+    @property
+    def envelope(self) -> Envelope:
+        """What stands around custom_id and body in a line of a request file."""
 
-    def line(self, custom_id: str, body: bytes) -> bytes:
-        """Wrap a body into a line of a request file, newline included. `custom_id` needs no escaping."""
+    def frame(self, system: str) -> Frame:
+        """
+        Give what stands around the JSON string of the user's text in a body; asked once for a system message.
+
+        Canonical, so that equal questions have equal bytes (fingerprints rest on it).
+        """
 
     def decode(self, line: bytes) -> Messages:
-        """Read the messages back out of a line that `line` made."""
+        """Read the messages back out of a line."""
 
 
 @dataclass(frozen=True)

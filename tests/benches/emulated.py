@@ -19,6 +19,7 @@ from nightbatch.core.request import Messages, RequestSpec
 from nightbatch.core.result import Result
 from nightbatch.emulator import Account, EmulatorSettings, running
 from nightbatch.ports import Connection, Provider
+from nightbatch.steps.lanes import body_of
 
 KEY, NEXT_KEY = "sk-bench-one", "sk-bench-two"
 ACCOUNTS = (Account(KEY, "org-bench", "night"), Account(NEXT_KEY, "org-bench", "night"))
@@ -98,7 +99,8 @@ class EmulatedBench:
         label = Label("0" * 32, run_code(run), 0, 0, attempt, "f" * 64)
         encoder = self.provider().encoder(self.spec)
         lines = [
-            encoder.line(f"{label.prefix}{row}", encoder.body(Messages("", f"{words} {row}"))) for row in range(rows)
+            encoder.envelope.line(f"{label.prefix}{row}", body_of(encoder, Messages("", f"{words} {row}")))
+            for row in range(rows)
         ]
         return Shard(label, tuple(lines))
 

@@ -46,7 +46,7 @@ def reason_of(text: str, checker: AnswerChecker = check) -> Reason:
 )
 def test_a_good_answer_is_good_with_or_without_fences(text: str) -> None:
     assert check(text) == GOOD
-    assert check.canonical(text) == GOOD_TEXT
+    assert check.read(text).text == GOOD_TEXT
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_free_text_is_good_and_stays_as_it_is(text: str) -> None:
     free = AnswerChecker(None)
 
     assert free(text) == GOOD
-    assert free.canonical(text) == text
+    assert free.read(text).text == text
 
 
 values = st.recursive(
@@ -154,8 +154,8 @@ def test_every_json_text_is_json(value: Any, ascii_only: bool, indent: int | Non
     anything = AnswerChecker({})
 
     assert anything(text) == GOOD
-    assert json.loads(anything.canonical(text)) == value
-    assert anything.canonical(f"```json\n{text}\n```") == text
+    assert anything.read(text).value == value
+    assert anything.read(f"```json\n{text}\n```").text == text
 
 
 @given(values, st.text(max_size=8), st.booleans())

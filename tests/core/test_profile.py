@@ -29,7 +29,7 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-def answer(**changes: Any) -> str:
+def answer(**changes: Any) -> dict[str, Any]:
     values = {
         "rating": "good",
         "is_spam": False,
@@ -38,7 +38,7 @@ def answer(**changes: Any) -> str:
         "price": {"amount": 3, "currency": "EUR"},
         "words": [],
     }
-    return json.dumps({**values, **changes})
+    return {**values, **changes}
 
 
 def test_enums_booleans_texts_and_numbers_are_fields_wherever_they_stand() -> None:
@@ -81,8 +81,8 @@ def test_enums_inside_arrays_are_counted_item_by_item() -> None:
         "$defs": {"topic": {"type": "string", "enum": ["price", "sound"]}},
     }
     profiler = Profiler(schema)
-    profiler.add(json.dumps({"topics": ["price", "sound", "price"], "aspects": [{"about": "good", "text": "x"}, {}]}))
-    profiler.add(json.dumps({"topics": [], "aspects": None}))
+    profiler.add({"topics": ["price", "sound", "price"], "aspects": [{"about": "good", "text": "x"}, {}]})
+    profiler.add({"topics": [], "aspects": None})
 
     assert [one.name for one in fields_of(schema)] == ["topics[]", "aspects[].about"]
     assert profiler.profile == Profile(2, {"topics[]": {"price": 2, "sound": 1}, "aspects[].about": {"good": 1}})

@@ -141,13 +141,13 @@ def test_a_prompt_without_text_is_not_sent(text: str) -> None:
     ]
 
 
-def test_half_a_surrogate_pair_is_no_text() -> None:
+def test_half_a_surrogate_pair_is_no_text_for_a_system_message() -> None:
     rendered = PromptTemplate("{{ who }}", "{{ text }}").render(
         ("text", "who"), [("a\ud800", "x"), ("a", "\udfff"), ("😀", "x")]
     )
 
     assert rendered == [
-        RenderError("user template: gives half a surrogate pair, which is no text"),
+        Messages("x", "a\ud800"),  # found where it is encoded
         RenderError("system template: gives half a surrogate pair, which is no text"),
         Messages("x", "😀"),
     ]

@@ -12,6 +12,7 @@ from typing import Any
 from nightbatch.adapters.providers.anthropic_encoder import AnthropicEncoder
 from nightbatch.adapters.providers.openai_encoder import OpenAIEncoder
 from nightbatch.core.request import Endpoint, Messages, RequestSpec
+from nightbatch.steps.lanes import body_of
 
 FOLDER = Path(__file__).parent
 SCHEMA = {
@@ -83,7 +84,9 @@ def rendered(name: str) -> bytes:
     """Make the content of a golden file."""
     spec, messages = specs()[name]
     encodes = encoder(spec)
-    return b"".join(encodes.line(f"nb_0_0_0_0_{row}", encodes.body(each)) for row, each in enumerate(messages))
+    return b"".join(
+        encodes.envelope.line(f"nb_0_0_0_0_{row}", body_of(encodes, each)) for row, each in enumerate(messages)
+    )
 
 
 def path(name: str) -> Path:

@@ -25,6 +25,7 @@ from nightbatch.emulator import DEFAULT_KEY
 from nightbatch.orchestration import trigger as triggers
 from nightbatch.orchestration.trigger import FIRST_LOOK_S, ShardTrigger
 from nightbatch.ports import Connection, Settings
+from nightbatch.steps.lanes import body_of
 from nightbatch.steps.wait import next_poll
 from tests.orchestration.night import NIGHT, Night
 
@@ -41,7 +42,7 @@ def sent(night: Night) -> str:
     )
     spec = RequestSpec(Endpoint.CHAT, "gpt-5-mini", max_output_tokens=10)
     encoder = provider.encoder(spec)
-    line = encoder.line("nb_00000000_000000000000_0_0_0", encoder.body(Messages("", "text")))
+    line = encoder.envelope.line("nb_00000000_000000000000_0_0_0", body_of(encoder, Messages("", "text")))
     file_id = provider.upload(iter([line]), size_bytes=len(line), name="input.jsonl")
     label = Label("0" * 32, "0" * 12, 0, 0, 1, "0" * 64)
     return provider.create(file_id=file_id, lines=iter([line]), endpoint=Endpoint.CHAT, label=label).batch_id

@@ -11,6 +11,7 @@ from nightbatch.core.batch import BatchStatus
 from nightbatch.core.ids import Label, run_code
 from nightbatch.core.request import Messages
 from nightbatch.steps import orphans as finding
+from nightbatch.steps.lanes import body_of
 from nightbatch.steps.orphans import Account, orphans
 from tests.memory_stack import NIGHT, Killed, Stack, job_of, later
 
@@ -25,8 +26,8 @@ def look(stack: Stack, *lanes: tuple[str, str]) -> list[Account]:
 def made(stack: Stack, label: Label, *, rows: int = 2) -> str:
     """Make a batch that no attempt of the ledger owns."""
     encoder = stack.provider.encoder(job_of().request_spec(0))
-    body = encoder.body(Messages("", "a question"))
-    lines = [encoder.line(f"{label.prefix}{row}", body).rstrip() for row in range(rows)]
+    body = body_of(encoder, Messages("", "a question"))
+    lines = [encoder.envelope.line(f"{label.prefix}{row}", body).rstrip() for row in range(rows)]
     return stack.vendor.create(lines, label).batch_id
 
 

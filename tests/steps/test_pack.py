@@ -14,8 +14,9 @@ from nightbatch.adapters.memory import MemoryStore
 from nightbatch.core.ids import row_of
 from nightbatch.core.request import Messages
 from nightbatch.core.verdict import Reason
-from nightbatch.steps import pack as packing
+from nightbatch.steps.fill import ShardFiller, numbers
 from nightbatch.steps.lanes import open_lane
+from nightbatch.steps.pack import pack as packing
 from nightbatch.steps.parquet import read_rows
 from nightbatch.steps.pull import Question, Tally
 from nightbatch.steps.seen import seen
@@ -41,12 +42,10 @@ def pack(found, *, max_rows=3, known=()):
     """Pack questions into a store of their own."""
     job = job_of(shard={"max_rows": max_rows, "max_bytes": MAX_BYTES})
     store, tally = MemoryStore(), Tally()
-    filler = packing.ShardFiller(
-        store, open_lane(PORTS, job, 0), ledger="a" * 32, folder="f", numbers=packing.numbers("run", 0)
-    )
+    filler = ShardFiller(store, open_lane(PORTS, job, 0), ledger="a" * 32, folder="f", numbers=numbers("run", 0))
     with seen() as memory:
         memory.learn(known)
-        packed = packing.pack([found[:7], found[7:]], filler, store, "f", seen=memory, tally=tally)
+        packed = packing([found[:7], found[7:]], filler, store, "f", seen=memory, tally=tally)
     return store, tally, packed
 
 
@@ -141,10 +140,8 @@ def test_a_source_that_breaks_off_leaves_no_half_file() -> None:
         raise OSError("the source went away")
 
     store, tally = MemoryStore(), Tally()
-    filler = packing.ShardFiller(
-        store, open_lane(PORTS, job_of(), 0), ledger="a" * 32, folder="f", numbers=packing.numbers("run", 0)
-    )
+    filler = ShardFiller(store, open_lane(PORTS, job_of(), 0), ledger="a" * 32, folder="f", numbers=numbers("run", 0))
     with seen() as memory, pytest.raises(OSError, match="went away"):
-        packing.pack(broken(), filler, store, "f", seen=memory, tally=tally)
+        packing(broken(), filler, store, "f", seen=memory, tally=tally)
 
     assert store.files == {}

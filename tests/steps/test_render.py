@@ -22,3 +22,12 @@ def test_records_become_questions_and_bad_ones_stay_questions_with_a_reason() ->
         "": Reason.BAD_KEY,
         "b": Reason.BAD_RECORD,
     }
+
+
+def test_half_a_surrogate_pair_is_no_text() -> None:
+    chunk = Chunk(("id", "text"), [("a", "\ud800"), ("b", "😀")])
+
+    (questions,) = render([Pulled(chunk, [])], job_of())
+
+    reason = "user template: gives half a surrogate pair, which is no text"
+    assert [(question.key, question.detail) for question in questions] == [("a", reason), ("b", "")]

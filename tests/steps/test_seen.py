@@ -18,26 +18,46 @@ ends = st.integers(0, 3).map(lambda us: NIGHT.end + timedelta(microseconds=us))
 
 
 @UNHURRIED
-@given(st.lists(st.tuples(keys, prints, ends)), st.lists(st.tuples(keys, prints, ends)), st.booleans())
-def test_the_sets_on_disk_are_the_sets_in_memory(known, asked, anew) -> None:
+@given(
+    st.lists(st.tuples(keys, prints, ends)),
+    st.lists(st.lists(st.tuples(keys, prints, ends))),
+    st.booleans(),
+    st.sampled_from([2, 5, 1_000]),
+    st.sampled_from([hash, len, lambda text: -ord(text)]),
+)
+def test_the_sets_on_disk_are_the_sets_in_memory(known, chunks, anew, slots, hashed) -> None:
     owners: dict[str, str] = {}
     before: set[str] = set()
-    with seen() as memory:
+    held = {key: (print_, end) for key, print_, end in known}
+    with seen(slots=slots, hashed=hashed) as memory:
         memory.learn(known, asks_anew=anew)
-        held = {key: (print_, end) for key, print_, end in known}
-        for key, print_, end in asked:
-            assert memory.is_unchanged(key, print_) is (not anew and key in held and held[key][0] == print_)
-            assert memory.is_answered_later(key, end) is (key in held and held[key][1] > end)
-            assert memory.is_new_key(key) is (key not in before)
-            assert memory.twin_of(print_, key) == owners.get(print_)
-            before.add(key)
-            owners.setdefault(print_, key)
+        for asked in chunks:
+            questions = [(key, print_) for key, print_, _ in asked]
+            unchanged = [not anew and key in held and held[key][0] == print_ for key, print_ in questions]
+            assert memory.unchanged(questions) == unchanged
+            for key, _, end in asked:
+                assert memory.is_answered_later(key, end) is (key in held and held[key][1] > end)
+            for (key, print_), is_new, twin in zip(
+                questions, memory.new_keys([key for key, _ in questions]), memory.twins(questions), strict=True
+            ):
+                assert is_new is (key not in before)
+                assert twin == owners.get(print_)
+                before.add(key)
+                owners.setdefault(print_, key)
+
+
+def test_a_text_longer_than_what_is_read_at_once_is_told_from_one_that_begins_alike() -> None:
+    long = "k" * 1_000
+    with seen(hashed=len) as memory:
+        assert memory.twins([(long, "f" * 64), ("x", "f" * 64)]) == [None, long]
+        assert memory.new_keys([long, long[:-1] + "é", long]) == [True, True, False]
+        assert memory.new_keys([long[:-1] + "é", long, long[:-1]]) == [False, False, True]
 
 
 def test_two_runs_know_nothing_of_each_other() -> None:
     with seen() as one, seen() as other:
-        assert one.is_new_key("k")
-        assert other.is_new_key("k")
+        assert one.new_keys(["k"]) == [True]
+        assert other.new_keys(["k"]) == [True]
 
 
 @pytest.mark.parametrize("opened", [seen, sets])

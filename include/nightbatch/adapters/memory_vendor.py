@@ -13,7 +13,7 @@ from nightbatch.core.batch import BatchState, BatchStatus
 from nightbatch.core.ids import Label
 from nightbatch.core.money import Usage
 from nightbatch.core.queue import QueueRules
-from nightbatch.core.request import Endpoint, Messages, RequestSpec
+from nightbatch.core.request import Endpoint, Envelope, Frame, Messages, RequestSpec
 from nightbatch.core.result import ErrorKind, Finish, Outcome, Result
 from nightbatch.core.shard import Limits
 from nightbatch.errors import ProviderBusy
@@ -103,17 +103,11 @@ class MemoryVendor:
 class _JsonEncoder:
     spec: RequestSpec
 
-    def body(self, messages: Messages) -> bytes:
-        values = {
-            "model": self.spec.model,
-            "cap": self.spec.max_output_tokens,
-            "system": messages.system,
-            "user": messages.user,
-        }
-        return json.dumps(values, sort_keys=True).encode()
+    envelope = Envelope(b'{"custom_id":"', b'","body":', b"}\n")
 
-    def line(self, custom_id: str, body: bytes) -> bytes:
-        return b'{"custom_id":"' + custom_id.encode() + b'","body":' + body + b"}\n"
+    def frame(self, system: str) -> Frame:
+        values = {"model": self.spec.model, "cap": self.spec.max_output_tokens, "system": system}
+        return Frame(json.dumps(values)[:-1].encode() + b', "user": ', b"}")
 
     def decode(self, line: bytes) -> Messages:
         body = json.loads(line)["body"]

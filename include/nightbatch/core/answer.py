@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jsonschema_rs
 import orjson
@@ -38,6 +38,16 @@ def canonical(text: str) -> str:
     return text
 
 
+class Read(NamedTuple):
+    """An answer that was looked at."""
+
+    verdict: Verdict
+    text: str | None
+    """What is loaded of a good one: free text as it is, JSON as the function `canonical` gives it."""
+    value: Any = None
+    """The text decoded; free text as it is."""
+
+
 class AnswerChecker:
     """
     Judges answers against a job's schema; use it as `core.verdict.Check`.
@@ -53,24 +63,25 @@ class AnswerChecker:
 
     def __call__(self, text: str) -> Verdict:
         """Judge one answer."""
+        return self.read(text).verdict
+
+    def read(self, text: str) -> Read:
+        """Judge one answer, and give it as it is loaded."""
         # A character has at most four bytes, so most answers need not be encoded to be measured.
         if len(text) * 4 > MAX_BYTES and len(text.encode(errors="replace")) > MAX_BYTES:
-            return _bad(Reason.TOO_LARGE, f"over {MAX_BYTES:,} bytes")
+            return Read(_bad(Reason.TOO_LARGE, f"over {MAX_BYTES:,} bytes"), text)
         if self._embeddings:
-            return _judge_vector(text)
+            return Read(_judge_vector(text), canonical(text))
         if self._validator is None:
-            return GOOD
-        return self._judge(canonical(text))
-
-    def canonical(self, text: str) -> str:
-        """Give what is loaded of a good answer: free text as it is, JSON as the function `canonical` gives it."""
-        return canonical(text) if self._validator is not None or self._embeddings else text
-
-    def _judge(self, text: str) -> Verdict:
+            return Read(GOOD, text, text)
+        text = canonical(text)
         try:
             answer = orjson.loads(text)
         except orjson.JSONDecodeError as error:
-            return _bad(Reason.NOT_JSON, _where(error))
+            return Read(_bad(Reason.NOT_JSON, _where(error)), text)
+        return Read(self._judge(text, answer), text, answer)
+
+    def _judge(self, text: str, answer: Any) -> Verdict:
         # What few brackets open cannot be deep, and needs no walk.
         if text.count("[") + text.count("{") > MAX_DEPTH and _is_deeper(answer, MAX_DEPTH):
             return _bad(Reason.OFF_SCHEMA, f"nested deeper than {MAX_DEPTH}")

@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-import orjson
-
 WHOLE = "answer"
 """What an answer that is free text is called, where fields have names."""
 
@@ -134,22 +132,26 @@ class Profiler:
     """Counts good answers, one by one; its memory is the schema's fields, and a row takes microseconds."""
 
     def __init__(self, schema: Mapping[str, Any] | None, bands: Mapping[str, Band] | None = None) -> None:
-        self._is_text = schema is None
         found = ((one, one.name, (bands or {}).get(one.name)) for one in fields_of(schema))
-        self._fields = [(one, name, band) for one, name, band in found if band or one.measure is not Measure.NUMBER]
+        self._fields = [
+            # Most fields stand at the top of an answer, where one look-up finds them.
+            (one, name, band, one.is_many, one.path[0] if len(one.path) == 1 else None)
+            for one, name, band in found
+            if band or one.measure is not Measure.NUMBER
+        ]
         self.profile = Profile()
 
-    def add(self, text: str) -> None:
-        """Count an answer that fits the schema."""
+    def add(self, answer: Any) -> None:
+        """Count a decoded answer that fits the schema; free text as it is."""
         profile = self.profile
         profile.answers += 1
-        answer = text if self._is_text else orjson.loads(text)
-        for one, name, band in self._fields:
-            if one.is_many:
+        is_object = isinstance(answer, dict)
+        for one, name, band, is_many, top in self._fields:
+            if is_many:
                 for value in one.each(answer):
                     self._count(one, name, value)
                 continue
-            value = one.of(answer)
+            value = answer.get(top) if is_object and top is not None else one.of(answer)
             if one.measure is Measure.VALUES:
                 self._count(one, name, value)
             elif one.measure is Measure.LENGTH and isinstance(value, str):
@@ -158,7 +160,7 @@ class Profiler:
                 profile.outside[name] = profile.outside.get(name, 0) + 1
 
     def _count(self, one: Field, name: str, value: Any) -> None:
-        word = word_of(value)
+        word = value if type(value) is str else word_of(value)
         if word in one.values:
             counts = self.profile.values.setdefault(name, {})
             counts[word] = counts.get(word, 0) + 1

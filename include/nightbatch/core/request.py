@@ -40,3 +40,36 @@ class RequestSpec:
     schema_name: str = "answer"
     cache_prefix: bool = False
     """Ask the vendor to cache the system message, where it wants to be asked."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What stands around the user's text in a body; the same for all requests with one system message."""
+
+    before: bytes
+    after: bytes
+
+    def body(self, text: bytes) -> bytes:
+        """Give the body of a request whose user's text is this JSON string."""
+        return b"".join((self.before, text, self.after))
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What a line of a request file holds besides custom_id and body; the same for all lines of a file."""
+
+    before_id: bytes
+    before_body: bytes
+    after_body: bytes
+    """Ends in a newline."""
+
+    def line(self, custom_id: str, body: bytes) -> bytes:
+        """Wrap a body into a line. `custom_id` needs no escaping."""
+        return b"".join((self.before_id, custom_id.encode(), self.before_body, body, self.after_body))
+
+    def body(self, custom_id: str, line: bytes) -> bytes:
+        """Unwrap the body of a line. Raises ValueError for one that is not a line of this custom_id."""
+        head = b"".join((self.before_id, custom_id.encode(), self.before_body))
+        if not line.startswith(head) or not line.endswith(self.after_body):
+            raise ValueError(f"the line of {custom_id} is not one that its encoder made")
+        return line[len(head) : len(line) - len(self.after_body)]

@@ -57,7 +57,11 @@ class PromptTemplate:
         self._fixed_system = None if self._system.columns else self._system.constant()
 
     def render(self, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> list[Messages | RenderError]:
-        """Render records whose values stand in the order of `columns`; gives one item a record, in order."""
+        """
+        Render records whose values stand in the order of `columns`; gives one item a record, in order.
+
+        The user's text may hold half a surrogate pair, which is found where it is encoded (`core/escape.py`).
+        """
         users = [_sendable(user) for user in self._user.render(columns, rows)]
         if self._fixed_system is not None:
             system = self._fixed_system
@@ -86,7 +90,7 @@ _YES, _NO = "1", "0"
 def _sendable(text: str | RenderError) -> str | RenderError:
     if isinstance(text, str) and (not text or text.isspace()):
         return RenderError("user template: gives no text")
-    return _encodable(text, "user template")
+    return text
 
 
 def _encodable(text: str | RenderError, name: str) -> str | RenderError:

@@ -81,15 +81,21 @@ _UNFINISHED = {
 
 def judge(result: Result, check: Check) -> Verdict:
     """Say whether a result is usable; `check` sees only whole, unrefused, non-empty answers."""
+    without = judge_without_answer(result)
+    return check(result.text or "") if without is None else without
+
+
+def judge_without_answer(result: Result) -> Verdict | None:
+    """Say why a result is not usable, whatever it answered; None where there is a whole answer to look at."""
     if result.outcome is Outcome.ERRORED:
         return _judge_error(result)
     if result.outcome is not Outcome.ANSWERED:
         return _UNANSWERED[result.outcome]
-    if result.finish in _UNFINISHED:
+    if result.finish is not Finish.DONE:
         return Verdict(VerdictKind.CHANGE, _UNFINISHED[result.finish])
-    if result.text is None or not result.text.strip():
+    if result.text is None or not result.text or result.text.isspace():
         return Verdict(VerdictKind.CHANGE, Reason.EMPTY)
-    return check(result.text)
+    return None
 
 
 def _judge_error(result: Result) -> Verdict:

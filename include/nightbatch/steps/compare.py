@@ -20,8 +20,8 @@ from nightbatch.job import Job, Prompt
 from nightbatch.job_sealed import unsealed
 from nightbatch.ports import Chunk, Ledger, Ports
 
-from .lanes import OpenLane, packing_lane
-from .pack import ENVELOPE_BYTES
+from .fill import ENVELOPE_BYTES
+from .lanes import OpenLane, body_of, packing_lane
 from .pull import Pulled, Question, Tally, pull
 from .reads import reads
 from .redact import key_of, redact
@@ -100,7 +100,7 @@ def _side(ports: Ports, job: Job, picked: Sequence[Chunk], key: str) -> Side:
     lane = packing_lane(ports, job, 0)
     rendered = render((Pulled(chunk, []) for chunk in picked), job)
     questions = tuple(question for part in redact(rendered, ports, job, key) for question in part)
-    sizes = [len(lane.encoder.body(question.messages)) for question in questions if question.messages]
+    sizes = [len(body_of(lane.encoder, question.messages)) for question in questions if question.messages]
     cap = (lane.spec.max_output_tokens or 0) * len(sizes)
     learned = lane.experience
     likely = learned.input_tokens_expected(sum(sizes)), learned.output_tokens_expected(rows=len(sizes), cap=cap)

@@ -7,10 +7,11 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from nightbatch.core.escape import json_string
 from nightbatch.core.experience import Experience
 from nightbatch.core.money import ZERO, Price, Rate
 from nightbatch.core.queue import Kind
-from nightbatch.core.request import Endpoint, RequestSpec
+from nightbatch.core.request import Endpoint, Messages, RequestSpec
 from nightbatch.core.shard import Limits
 from nightbatch.errors import ConnectionInvalid, JobInvalid, Problem
 from nightbatch.job import Job
@@ -43,6 +44,11 @@ class OpenLane:
     def endpoint(self) -> Endpoint:
         """Give what is asked of the model."""
         return self.spec.endpoint
+
+
+def body_of(encoder: Encoder, messages: Messages) -> bytes:
+    """Encode one request's body. Raises ValueError for a text that has no UTF-8 form."""
+    return encoder.frame(messages.system).body(json_string(messages.user))
 
 
 def open_lane(ports: Ports, job: Job, choice: int, *, max_output_tokens: int | None = None) -> OpenLane:

@@ -15,8 +15,8 @@ from nightbatch.job import Job
 from nightbatch.ports import Ports, RoundPlan, Run
 
 from .chain import earlier_of, retried_reasons, rounds_of
+from .fill import ENVELOPE_BYTES
 from .lanes import FREE, packing_lane
-from .pack import ENVELOPE_BYTES
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ from nightbatch.ports import Store
 
 ROWS_AT_A_TIME = 1_000
 
+_OFTEN_THE_SAME = ("kind", "reason", "detail", "model", "system")
+"""Columns of texts that many rows have in common."""
+
 _WHOLE_NUMBERS = {pa.int32(): "i", pa.int64(): "q"}
 """Types whose arrays are Python's own arrays with these codes."""
 
@@ -103,7 +106,11 @@ def row_writer(store: Store, name: str, schema: pa.Schema) -> Iterator[RowWriter
 
     with store.writer(name) as file:
         hashed = _Hashed(file)
-        with pq.ParquetWriter(hashed, schema, compression="zstd") as parquet:
+        # Nobody filters these files, and a dictionary of texts that are all different is made to be thrown away.
+        often = [name for name in schema.names if name in _OFTEN_THE_SAME]
+        with pq.ParquetWriter(
+            hashed, schema, compression="zstd", use_dictionary=often, write_statistics=False
+        ) as parquet:
             rows = RowWriter(parquet, schema)
             yield rows
             rows.flush()

@@ -8,10 +8,10 @@ from itertools import chain
 
 from nightbatch.core.ids import ShardRef, custom_id_prefix, run_code
 from nightbatch.core.shard import ShardPlan
-from nightbatch.ports import Encoder, Ports
+from nightbatch.ports import Ports
 
+from .fill import Carried, ShardFiller, filling, numbers
 from .lanes import packing_lane
-from .pack import Carried, ShardFiller, filling, numbers
 from .parquet import read_rows
 from .parts import Crew, Errand, Spread, once, opened
 from .parts_read import read
@@ -19,7 +19,6 @@ from .parts_sort import Sorted, all_parts, shards_of, sort
 from .progress import Watch, nobody
 from .validate import lines
 
-_BODY = b"\0"
 """Stands for a body where a line is only looked at; no encoder writes it."""
 
 
@@ -130,14 +129,5 @@ def _refill(ports: Ports, plan: ShardPlan, filler: ShardFiller, drops: set[int])
     )
     for row, (line, (key, print_, *carried)) in enumerate(requests):
         if row not in drops:
-            body = body_of(filler.lane.encoder, f"{prefix}{row}", line + b"\n")
-            filler.add(body, key=key, fingerprint=print_, sends=1, carried=Carried(*carried))
-
-
-def body_of(encoder: Encoder, custom_id: str, line: bytes) -> bytes:
-    """Unwrap the body of a line that the encoder made. Raises ValueError for one that it did not make so."""
-    head, _, tail = encoder.line(custom_id, _BODY).partition(_BODY)
-    body = line[len(head) : len(line) - len(tail)]
-    if encoder.line(custom_id, body) != line:
-        raise ValueError(f"the line of {custom_id} is not one that its encoder made")
-    return body
+            body = filler.lane.encoder.envelope.body(f"{prefix}{row}", line + b"\n")
+            filler.add_body(body, key=key, fingerprint=print_, sends=1, carried=Carried(*carried))

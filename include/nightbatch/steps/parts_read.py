@@ -9,12 +9,12 @@ from typing import cast
 import pyarrow as pa
 
 from nightbatch.core.shard import ShardPlan
-from nightbatch.core.verdict import Reason
 from nightbatch.core.window import Window
 from nightbatch.ports import Chunk, PartedSource, Ports
 
+from .fill import Carried, ShardFiller, filling, numbers
 from .lanes import packing_lane
-from .pack import Carried, ShardFiller, filling, fingerprint, numbers
+from .pack import encode
 from .parquet import RowWriter, row_writer
 from .parts import Spread, once
 from .progress import Progress, Watch, nobody
@@ -107,13 +107,11 @@ class _Reading:
             self._watch(Progress("prepare", tally.pulled + tally.from_pending, note=f"{self._asked:,} requests"))
 
     def _place(self, question: Question, bad: RowWriter) -> None:
-        if question.messages is None:
+        one = encode(question, self._filler)
+        if one is None:
             return bad.add((self._asked, question.key, question.reason.value, question.detail))
-        body = self._filler.encode(question.messages)
-        if self._filler.is_too_large(body):
-            detail = f"the request has {len(body):,} bytes"
-            return bad.add((self._asked, question.key, Reason.TOO_LARGE.value, detail))
         self._asked += 1
         carried = Carried(question.window_end, question.kept)
-        print_ = fingerprint(self._filler.lane, body)
-        return self._filler.add(body, key=question.key, fingerprint=print_, sends=1, carried=carried)
+        return self._filler.add(
+            one.around, one.text, key=question.key, fingerprint=one.fingerprint, sends=1, carried=carried
+        )

@@ -18,8 +18,8 @@ from nightbatch.errors import BadSource
 from nightbatch.job import Job
 from nightbatch.ports import DEAD_SCHEMA, Ports, Store
 
+from .fill import DUPLICATE_SCHEMA
 from .overlap import dead_before
-from .pack import DUPLICATE_SCHEMA
 from .parquet import RowWriter, read_rows, row_writer
 from .parts import Spread, once
 from .parts_read import PartRead, read

@@ -16,14 +16,15 @@ from nightbatch.job import Job
 from nightbatch.job_sealed import facts_of
 from nightbatch.ports import PendingFile, Ports, RoundPlan, Run, Store
 
-from . import pack as packing
 from .ask_again import Ask, plan_retry
 from .budgets import SHARES, sharing
 from .canary import wants_canary
 from .estimate import Estimate, NoStore, estimate
+from .fill import ShardFiller, numbers
 from .forecast import forecast
 from .lanes import packing_lane
 from .overlap import dead_before
+from .pack import pack
 from .parts import Crew, Spread, parts_of, split
 from .parts_mend import gather
 from .progress import Progress, Watch
@@ -125,12 +126,12 @@ def _as_one(ports: Ports, job: Job, run: Run, past: Past, options: Options, watc
     folder = f"{run.run}/round-0/{ports.clock.now():%H%M%S%f}"
     pending, goes_on_from = pending_for(ports.ledger, run, limit=options.limit), past.goes_on_from(run)
     tally, lane, key = Tally(), packing_lane(ports, job, 0), key_of(ports, job)
-    filler = packing.ShardFiller(
+    filler = ShardFiller(
         ports.store,
         lane,
         ledger=ports.ledger.ledger_id,
         folder=folder,
-        numbers=packing.numbers(run.run, 0),
+        numbers=numbers(run.run, 0),
         first_rows=job.canary.rows if job.canary and wants_canary(ports.ledger, job, goes_on_from) else None,
     )
     with seen() as memory:
@@ -138,7 +139,7 @@ def _as_one(ports: Ports, job: Job, run: Run, past: Past, options: Options, watc
         window = None if goes_on_from else run.window
         questions = _questions(ports, job, window, options.limit, pending, tally, watch)
         hidden = redact(questions, ports, job, key)
-        packed = packing.pack(hidden, filler, ports.store, folder, seen=memory, tally=tally)
+        packed = pack(hidden, filler, ports.store, folder, seen=memory, tally=tally)
     counts = asdict(tally)
     dead_reasons = counts.pop("dead_reasons")
     files = {name: getattr(packed, name) for name in _FILES}
@@ -229,12 +230,12 @@ def look_ahead(ports: Ports, job: Job, window: Window, options: Options | None =
         time = forecast(ports, job, window, lane, letters.shards)
         return estimate(lane, letters.tally, letters.shards, past=past, forecast=time)
     run = Run("dry-run", job.name, window, 1, "open", ports.clock.now())
-    filler = packing.ShardFiller(
+    filler = ShardFiller(
         dry.store,
         lane,
         ledger="0" * 8,
         folder="dry-run",
-        numbers=packing.numbers("dry-run", 0),
+        numbers=numbers("dry-run", 0),
         first_rows=job.canary.rows if job.canary else None,
     )
     with seen() as memory:
@@ -242,7 +243,7 @@ def look_ahead(ports: Ports, job: Job, window: Window, options: Options | None =
         pending = pending_for(ports.ledger, run, limit=options.limit)
         questions = _questions(ports, job, window, options.limit, pending, tally, lambda _: None)
         hidden = redact(questions, ports, job, key_of(ports, job))
-        packed = packing.pack(hidden, filler, dry.store, "dry-run", seen=memory, tally=tally)
+        packed = pack(hidden, filler, dry.store, "dry-run", seen=memory, tally=tally)
     parts = [] if options.limit is not None else parts_of(ports, job, reads(ports.ledger, job, window))
     time = forecast(ports, job, window, lane, packed.shards, parts=max(len(parts), 1))
     return estimate(lane, tally, packed.shards, past=past, forecast=time)

@@ -52,6 +52,8 @@ class Question:
     was_pending: bool = False
     window_end: datetime | None = None
     """The end of the window that a pending row's record was pulled in; None for the run's own window."""
+    text: bytes | None = None
+    """The user's text as a JSON string, where it was encoded before."""
     originals: Mapping[str, str] | None = None
     """Pseudonym → what it stands for, of a question that was redacted."""
 

@@ -9,8 +9,8 @@ from nightbatch.core.shard import ShardPlan
 from nightbatch.job import Job
 from nightbatch.ports import Ports, Shard, Store
 
+from .fill import Carried
 from .lanes import open_lane
-from .pack import Carried
 from .parquet import columns_of, read_rows
 
 

@@ -69,7 +69,7 @@ class _Redactor:
             return replace(question, messages=None, reason=Reason.BAD_RECORD, detail=system)
         if isinstance(user, str):
             return replace(question, messages=None, reason=Reason.BAD_RECORD, detail=user)
-        return replace(question, messages=Messages(system[0], user[0]), originals={**system[1], **user[1]})
+        return replace(question, messages=Messages(system[0], user[0]), text=None, originals={**system[1], **user[1]})
 
     def _hide(self, texts: Sequence[str]) -> Iterator[_Hidden | str]:
         found = {kind: list(spans(texts, pattern)) for kind, pattern in self._patterns.items()}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from nightbatch.core.escape import json_string
+from nightbatch.core.request import Messages
 from nightbatch.core.template import RenderError
 from nightbatch.core.verdict import Reason
 from nightbatch.job import Job
@@ -18,10 +20,14 @@ def render(pulled: Iterable[Pulled], job: Job) -> Iterator[list[Question]]:
         columns = part.chunk.columns
         at = columns.index(job.source.key)
         answers = template.render(columns, part.chunk.rows)
-        questions = list(part.bad)
-        for row, message in zip(part.chunk.rows, answers, strict=True):
-            if isinstance(message, RenderError):
-                questions.append(Question(row[at], None, Reason.BAD_RECORD, message.reason))
-            else:
-                questions.append(Question(row[at], message))
-        yield questions
+        rendered = zip(part.chunk.rows, answers, strict=True)
+        yield part.bad + [_question(row[at], message) for row, message in rendered]
+
+
+def _question(key: str, message: Messages | RenderError) -> Question:
+    if isinstance(message, RenderError):
+        return Question(key, None, Reason.BAD_RECORD, message.reason)
+    try:
+        return Question(key, message, text=json_string(message.user))
+    except ValueError:
+        return Question(key, None, Reason.BAD_RECORD, "user template: gives half a surrogate pair, which is no text")

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from nightbatch import __version__
+from nightbatch.core.escape import json_string
 from nightbatch.core.ids import custom_id_prefix, run_code
 from nightbatch.core.money import ZERO
 from nightbatch.core.request import Endpoint, Messages
@@ -21,10 +22,10 @@ from nightbatch.job import Job
 from nightbatch.logs import logger
 from nightbatch.ports import DEAD_SCHEMA, PendingFile, Ports, RoundPlan, Shard
 
+from .fill import WINDOW_END, Carried, ShardFiller, filling, numbers
 from .lanes import packing_lane
 from .letters import Reckoning
 from .load import Copies, context_of, duplicates_of
-from .pack import WINDOW_END, Carried, ShardFiller, filling, numbers
 from .parquet import RowWriter, read_batches, read_rows, row_writer
 from .read_back import carried_by, reader_of
 from .redact import as_rendered
@@ -241,10 +242,9 @@ class _Sorting:
 
     def _send(self, shard: Shard, row: _BadRow, choice: Choice, messages: Messages, carried: Carried) -> None:
         filler = self._filler(shard, choice)
-        if choice.hint:
-            messages = Messages(messages.system, f"{messages.user}\n\n{choice.hint}")
-        body = filler.encode(messages)
-        filler.add(body, key=row.key, fingerprint=row.fingerprint, sends=row.sends + 1, carried=carried)
+        user = f"{messages.user}\n\n{choice.hint}" if choice.hint else messages.user
+        around, text = filler.around(messages.system), json_string(user)
+        filler.add(around, text, key=row.key, fingerprint=row.fingerprint, sends=row.sends + 1, carried=carried)
         self.sent[row.reason.value] += 1
 
     def _filler(self, shard: Shard, choice: Choice) -> ShardFiller:

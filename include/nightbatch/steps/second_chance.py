@@ -9,6 +9,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
+from nightbatch.core.escape import json_string
 from nightbatch.core.ids import ShardRef, custom_id_prefix, place_of, run_code
 from nightbatch.core.request import Messages
 from nightbatch.core.shard import ShardPlan
@@ -18,10 +19,10 @@ from nightbatch.logs import logger
 from nightbatch.ports import DEAD_SCHEMA, Ports, RoundPlan, Shard, SinkContext
 
 from .ask_again import Plan
+from .fill import DUPLICATE_SCHEMA, Carried, ShardFiller, filling, numbers
 from .lanes import open_lane, packing_lane
 from .letters import Standing, second_cap
 from .load import duplicates_of
-from .pack import DUPLICATE_SCHEMA, Carried, ShardFiller, filling, numbers
 from .parquet import RowWriter, read_rows, row_writer
 from .pull import Tally
 from .read_back import carried_by, reader_of
@@ -175,11 +176,12 @@ class _Packing:
     def _place(self, letter: _Letter, carried: Carried, messages: Messages, was: ShardPlan) -> None:
         self.tally.from_dead += 1
         key, print_, end = letter.key, letter.fingerprint, carried.window_end
-        if not self.memory.is_new_key(key) or self.memory.is_answered_later(key, end or self.plan.window.end):
+        [is_new] = self.memory.new_keys([key])
+        if not is_new or self.memory.is_answered_later(key, end or self.plan.window.end):
             self.tally.superseded += 1
-        elif self.memory.is_unchanged(key, print_):
+        elif self.memory.unchanged([(key, print_)])[0]:
             self.tally.unchanged += 1
-        elif (twin := self.memory.twin_of(print_, key)) is not None:
+        elif (twin := self.memory.twins([(key, print_)])[0]) is not None:
             self.tally.duplicates += 1
             self.duplicates.add((key, print_, twin, end))
         else:
@@ -187,16 +189,17 @@ class _Packing:
 
     def _send(self, letter: _Letter, carried: Carried, messages: Messages, was: ShardPlan) -> None:
         filler = self._filler(was, letter.reason)
-        body = filler.encode(messages)
-        if filler.is_too_large(body):
+        around, text = filler.around(messages.system), json_string(messages.user)
+        body_bytes = around.body_bytes + len(text)
+        if filler.is_too_large(body_bytes):
             self.tally.unrenderable += 1
-            reason, detail = Reason.TOO_LARGE.value, f"the request has {len(body):,} bytes"
+            reason, detail = Reason.TOO_LARGE.value, f"the request has {body_bytes:,} bytes"
             self.tally.dead_reasons[reason] = self.tally.dead_reasons.get(reason, 0) + 1
             self.dead.add((letter.key, letter.fingerprint, reason, detail, None, None, 0, None, None, None))
             return
         self.tally.requests += 1
         # The fingerprint stays that of the question as the job asks it, so that the next night finds it answered.
-        filler.add(body, key=letter.key, fingerprint=letter.fingerprint, sends=1, carried=carried)
+        filler.add(around, text, key=letter.key, fingerprint=letter.fingerprint, sends=1, carried=carried)
 
     def _filler(self, was: ShardPlan, reason: str) -> ShardFiller:
         job, ask = self.plan.job, self.plan.ask

@@ -15,7 +15,7 @@ from nightbatch.errors import ProviderBusy
 from nightbatch.job import Job
 from nightbatch.ports import Ports
 
-from .lanes import OpenLane, open_lane
+from .lanes import OpenLane, body_of, open_lane
 from .pull import Question, Tally, pull
 from .reads import reads
 from .redact import key_of, redact
@@ -72,7 +72,7 @@ def try_one(ports: Ports, lane: OpenLane, check: Check, question: Question) -> T
 
 def _ask(ports: Ports, lane: OpenLane, messages: Messages) -> Result:
     """Ask one question, and ask again where the vendor did not answer: a person sits and waits for it."""
-    body = lane.encoder.body(messages)
+    body = body_of(lane.encoder, messages)
     for _ in range(TRIES - 1):
         try:
             return lane.provider.ask(body, endpoint=lane.endpoint)

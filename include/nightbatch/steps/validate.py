@@ -8,13 +8,13 @@ from decimal import Decimal
 
 import pyarrow as pa
 
-from nightbatch.core.answer import AnswerChecker
+from nightbatch.core.answer import AnswerChecker, Read
 from nightbatch.core.ids import custom_id_prefix, row_of, run_code
 from nightbatch.core.money import Cost, CostSum, Usage
 from nightbatch.core.profile import Profiler
 from nightbatch.core.request import Endpoint
 from nightbatch.core.result import Result
-from nightbatch.core.verdict import CUT_OFF, MISSING, Verdict, VerdictKind, judge
+from nightbatch.core.verdict import CUT_OFF, MISSING, Verdict, VerdictKind, judge_without_answer
 from nightbatch.errors import AccountTrouble
 from nightbatch.job import Job
 from nightbatch.logs import logger
@@ -117,7 +117,7 @@ class _Reading:
                 self._take(line)
         for row, verdict in enumerate(self.verdicts):
             if verdict is None:
-                self._write(row, self.unheard_of, None, Cost())
+                self._write(row, self.unheard_of, None, self.shard.plan.model, Cost())
 
     def _take(self, line: bytes) -> None:
         try:
@@ -130,14 +130,27 @@ class _Reading:
         if row is None or row >= len(self.verdicts):
             self.odd["unknown custom_ids"] += 1
             return
-        verdict, earlier = judge(result, self.check), self.verdicts[row]
+        verdict, text, value = self._judge(result)
+        earlier = self.verdicts[row]
         if verdict.kind is VerdictKind.ACCOUNT:
             self.trouble = self.trouble or verdict.detail or "unknown"
         if earlier is not None:
             self.odd["repeated rows"] += 1
             if earlier.kind is VerdictKind.GOOD or verdict.kind is not VerdictKind.GOOD:
                 return
-        self._write(row, verdict, result, Cost() if self.billed[row] else self._bill(row, result))
+        if verdict.kind is VerdictKind.GOOD and self.profiler is not None:
+            self.profiler.add(value)
+        model = result.model or self.shard.plan.model
+        self._write(row, verdict, text, model, Cost() if self.billed[row] else self._bill(row, result))
+
+    def _judge(self, result: Result) -> Read:
+        verdict = judge_without_answer(result)
+        if verdict is None:
+            read = self.check.read(result.text or "")
+            if read.verdict.kind is VerdictKind.GOOD:
+                return read
+            verdict = read.verdict
+        return Read(verdict, None if result.text is None else result.text[:MAX_RAW_CHARS])
 
     def _bill(self, row: int, result: Result) -> Cost:
         usage = result.usage
@@ -148,32 +161,24 @@ class _Reading:
         self.costs.add(cost)
         return cost
 
-    def _write(self, row: int, verdict: Verdict, result: Result | None, cost: Cost) -> None:
+    def _write(self, row: int, verdict: Verdict, text: str | None, model: str, cost: Cost) -> None:
         self.verdicts[row] = verdict
-        key, fingerprint, sends = self.index[row]
-        is_good = verdict.kind is VerdictKind.GOOD
-        text = result.text if result else None
-        if text is not None:
-            text = self.check.canonical(text) if is_good else text[:MAX_RAW_CHARS]
-            if is_good and self.profiler is not None:
-                self.profiler.add(text)
+        usage = cost.usage
         self.out.add(
             (
                 row,
-                key,
-                fingerprint,
-                sends,
-                verdict.kind.value,
-                verdict.reason.value,
+                *self.index[row],
+                verdict.kind,
+                verdict.reason,
                 verdict.detail,
                 text,
-                (result.model if result else "") or self.shard.plan.model,
+                model,
                 f"{self.prefix}{row}",
-                cost.usage.input_tokens,
-                cost.usage.output_tokens,
-                cost.usage.cached_tokens,
-                cost.usage.cache_write_tokens,
-                cost.usage.reasoning_tokens,
+                usage.input_tokens,
+                usage.output_tokens,
+                usage.cached_tokens,
+                usage.cache_write_tokens,
+                usage.reasoning_tokens,
                 cost.batch_usd,
             )
         )

@@ -26,6 +26,7 @@ from nightbatch.errors import (
     QueueFull,
     RequestRefused,
 )
+from nightbatch.steps.lanes import body_of
 
 LOST_REPLIES = [
     "create_timeout_after_success=1, hang_seconds=5",
@@ -300,7 +301,7 @@ def test_a_cancelled_batch_ends_and_its_rows_can_be_read(bench, shard):
 
 def test_a_real_time_answer_reads_like_a_row(bench):
     provider = bench.provider()
-    body = provider.encoder(bench.spec).body(Messages("", "hello"))
+    body = body_of(provider.encoder(bench.spec), Messages("", "hello"))
 
     result = provider.ask(body, endpoint=bench.spec.endpoint)
 

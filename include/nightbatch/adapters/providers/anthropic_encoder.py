@@ -6,8 +6,9 @@ from typing import Any
 
 import orjson
 
-from nightbatch.adapters.providers.wire import check_params, json_members, json_string
-from nightbatch.core.request import Messages, RequestSpec
+from nightbatch.adapters.providers.wire import check_params, json_members
+from nightbatch.core.escape import json_string
+from nightbatch.core.request import Envelope, Frame, Messages, RequestSpec
 
 _RESERVED = frozenset({"model", "messages", "system", "max_tokens", "stream"})
 """What `params` may not set: the budget and the way back rest on them, and batches refuse to stream."""
@@ -27,6 +28,9 @@ class AnthropicEncoder:
     Bodies are canonical: our own members in a fixed order, then `params` sorted by name, the texts last.
     """
 
+    envelope = Envelope(b'{"custom_id":"', b'","params":', b"}\n")
+    """A line is one entry of the `requests` array of a create call."""
+
     def __init__(self, spec: RequestSpec) -> None:
         check_params(spec.params, _RESERVED)
         if spec.max_output_tokens is None:
@@ -39,16 +43,11 @@ class AnthropicEncoder:
             self._before_system += b'[{"type":"text","text":'
             self._between = _CACHED + self._between
 
-    def body(self, messages: Messages) -> bytes:
-        """Encode one request body. Raises ValueError for a text that has no UTF-8 form."""
-        user = json_string(messages.user)
-        if not messages.system:
-            return self._before_user + user + b"}]}"
-        return self._before_system + json_string(messages.system) + self._between + user + b"}]}"
-
-    def line(self, custom_id: str, body: bytes) -> bytes:
-        """Wrap a body into a line: one entry of the `requests` array of a create call."""
-        return b'{"custom_id":"' + custom_id.encode() + b'","params":' + body + b"}\n"
+    def frame(self, system: str) -> Frame:
+        """Give what stands around the user's text. Raises ValueError for a system message that has no UTF-8 form."""
+        if not system:
+            return Frame(self._before_user, b"}]}")
+        return Frame(self._before_system + json_string(system) + self._between, b"}]}")
 
     def decode(self, line: bytes) -> Messages:
         """Read the messages back out of a line."""

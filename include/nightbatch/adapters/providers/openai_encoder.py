@@ -7,8 +7,9 @@ from typing import Any
 
 import orjson
 
-from nightbatch.adapters.providers.wire import check_params, json_members, json_string
-from nightbatch.core.request import Endpoint, Messages, RequestSpec
+from nightbatch.adapters.providers.wire import check_params, json_members
+from nightbatch.core.escape import json_string
+from nightbatch.core.request import Endpoint, Envelope, Frame, Messages, RequestSpec
 
 PATHS = {
     Endpoint.CHAT: "/v1/chat/completions",
@@ -25,7 +26,7 @@ _RESERVED = frozenset(
 
 
 @dataclass(frozen=True)
-class _Frame:
+class _Shape:
     """What stands around the two texts of a body."""
 
     before_system: bytes
@@ -35,15 +36,15 @@ class _Frame:
     after: bytes
 
 
-_FRAMES = {
-    Endpoint.CHAT: _Frame(
+_SHAPES = {
+    Endpoint.CHAT: _Shape(
         b',"messages":[{"role":"system","content":',
         b'},{"role":"user","content":',
         b',"messages":[{"role":"user","content":',
         b"}]}",
     ),
-    Endpoint.RESPONSES: _Frame(b',"instructions":', b',"input":', b',"input":', b"}"),
-    Endpoint.EMBEDDINGS: _Frame(b"", b"", b',"input":', b"}"),
+    Endpoint.RESPONSES: _Shape(b',"instructions":', b',"input":', b',"input":', b"}"),
+    Endpoint.EMBEDDINGS: _Shape(b"", b"", b',"input":', b"}"),
 }
 
 
@@ -56,24 +57,20 @@ class OpenAIEncoder:
 
     def __init__(self, spec: RequestSpec) -> None:
         check_params(spec.params, _RESERVED)
-        frame = _FRAMES[spec.endpoint]
+        shape = _SHAPES[spec.endpoint]
         head = b"{" + json_members(_shared(spec))
         self._endpoint = spec.endpoint
-        self._before_system = head + frame.before_system if frame.before_system else b""
-        self._before_user = head + frame.before_user
-        self._between, self._after = frame.between, frame.after
-        self._line_middle = b'","method":"POST","url":"' + PATHS[spec.endpoint].encode() + b'","body":'
+        self._before_system = head + shape.before_system if shape.before_system else b""
+        self._before_user = head + shape.before_user
+        self._between, self._after = shape.between, shape.after
+        middle = b'","method":"POST","url":"' + PATHS[spec.endpoint].encode() + b'","body":'
+        self.envelope = Envelope(b'{"custom_id":"', middle, b"}\n")
 
-    def body(self, messages: Messages) -> bytes:
-        """Encode one request body. Raises ValueError for a text that has no UTF-8 form."""
-        user = json_string(messages.user)
-        if messages.system and self._before_system:
-            return self._before_system + json_string(messages.system) + self._between + user + self._after
-        return self._before_user + user + self._after
-
-    def line(self, custom_id: str, body: bytes) -> bytes:
-        """Wrap a body into a line of a request file."""
-        return b'{"custom_id":"' + custom_id.encode() + self._line_middle + body + b"}\n"
+    def frame(self, system: str) -> Frame:
+        """Give what stands around the user's text. Raises ValueError for a system message that has no UTF-8 form."""
+        if system and self._before_system:
+            return Frame(self._before_system + json_string(system) + self._between, self._after)
+        return Frame(self._before_user, self._after)
 
     def decode(self, line: bytes) -> Messages:
         """Read the messages back out of a line."""
