@@ -72,6 +72,9 @@ def told(links: Sequence[Link]) -> str:
     return ", ".join(parts) if links else "nothing to add up"
 
 
+_MOST = (1 << 128) - 1
+
+
 class Bag:
     """
     A multiset of rows, in a few bytes: two of them are equal only if they hold the same rows, in whatever order.
@@ -84,13 +87,13 @@ class Bag:
 
     def add(self, *row: object, times: int = 1) -> None:
         """Put a row in; `times` -1 takes it out again."""
-        text = "\x1f".join(map(str, row))
+        text = "\x1f".join([str(value) for value in row])
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        self._sum = (self._sum + times * int.from_bytes(digest, "big")) % (1 << 128)
+        self._sum = (self._sum + times * int.from_bytes(digest)) & _MOST
         self.count += times
 
     def __iadd__(self, other: Bag) -> Bag:
-        self._sum = (self._sum + other._sum) % (1 << 128)
+        self._sum = (self._sum + other._sum) & _MOST
         self.count += other.count
         return self
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from .money import ZERO, Rate, Usage
+from .money import ZERO, Cost, CostSum, Rate, Usage
 from .proof import Bag, Link, counted, same, unknown
 from .result import Outcome
 from .verdict import Reason, VerdictKind
@@ -28,6 +28,7 @@ _UNANSWERED = {
 """What a vendor must have said of a row with such a verdict; every other reason is about an answer."""
 
 TOKENS = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
+"""In the order of `Usage`."""
 
 
 class Heard:
@@ -35,19 +36,21 @@ class Heard:
 
     def __init__(self, rows: int) -> None:
         self.outcomes, self.times = bytearray(rows), bytearray(rows)
-        self._tokens = {name: array("q", bytes(8 * rows)) for name in TOKENS}
+        self._tokens = [array("q", bytes(8 * rows)) for _ in TOKENS]
 
     def add(self, row: int, outcome: Outcome, usage: Usage) -> None:
         """Take in one line."""
         self.outcomes[row] |= _BIT[outcome]
         if not self.times[row]:
-            for name in TOKENS:
-                self._tokens[name][row] = getattr(usage, name)
+            plain, cached, written, output, reasoning = self._tokens
+            plain[row], cached[row], written[row] = usage.input_tokens, usage.cached_tokens, usage.cache_write_tokens
+            output[row], reasoning[row] = usage.output_tokens, usage.reasoning_tokens
         self.times[row] = min(self.times[row] + 1, 255)
 
     def usage(self, row: int) -> Usage:
         """Give the tokens of the first line about a row."""
-        return Usage(**{name: self._tokens[name][row] for name in TOKENS})
+        plain, cached, written, output, reasoning = self._tokens
+        return Usage(plain[row], cached[row], written[row], output[row], reasoning[row])
 
 
 @dataclass
@@ -60,10 +63,9 @@ class Judged:
     kept: Sequence[str] = TOKENS
     """The kinds of tokens that the verdicts hold; what older ones lack is taken from the raw files."""
     kinds: Counter[str] = field(default_factory=Counter)
-    tokens: Counter[str] = field(default_factory=Counter)
+    costs: CostSum = field(default_factory=CostSum)
+    """At the rates that were booked; without rates only what the verdicts say in `cost_usd`."""
     cost_usd: Decimal = ZERO
-    at_rates_usd: Decimal = ZERO
-    realtime_usd: Decimal = ZERO
     keyed: Bag = field(default_factory=Bag)
     """(row, key, fingerprint) of every row."""
     bad: Bag = field(default_factory=Bag)
@@ -101,16 +103,15 @@ class Judged:
 
     def _bill(self, row: int, usage: Usage, cost: Decimal) -> None:
         self.cost_usd += cost
-        for name in TOKENS:
-            self.tokens[name] += getattr(usage, name)
         if self.heard is not None and self.heard.times[row] == 1 and self.heard.usage(row) != usage:
             self._note("other tokens than the raw file", row)
-        if self.rates:
-            again = _at(self.rates["batch"], usage)
-            self.at_rates_usd += again
-            self.realtime_usd += _at(self.rates["realtime"], usage)
-            if again != cost:
-                self._note("another cost than its tokens have", row)
+        if not self.rates:
+            self.costs.add(Cost(usage))
+            return
+        again = Cost(usage, _at(self.rates["batch"], usage), _at(self.rates["realtime"], usage))
+        self.costs.add(again)
+        if again.batch_usd != cost:
+            self._note("another cost than its tokens have", row)
 
     def _note(self, what: str, row: int) -> None:
         self._odd.setdefault(what, []).append(row)
@@ -196,12 +197,13 @@ def _bill_links(place: str, said: Counter[str], known: Mapping[str, Any]) -> lis
 def _token_links(place: str, judged: Judged, known: Mapping[str, Any]) -> list[Link]:
     expected = {name: getattr(known["usage"], name) for name in TOKENS}
     odd = judged.odd("other tokens than the raw file")
-    found = {name: judged.tokens[name] for name in TOKENS}
+    cost = judged.costs.cost
+    found = {name: getattr(cost.usage, name) for name in TOKENS}
     text = f"{counted(found)}{'; ' if odd else ''}{odd}"
     links = [Link("tokens", place, counted(expected), text, expected == found and not odd)]
     if not judged.rates:
         return [*links, unknown("rates", place, "the rates were not recorded then")]
     odd = judged.odd("another cost than its tokens have")
     booked = f"{known['batch_usd']:.9f} USD ({known['realtime_usd']:.9f} in real time)"
-    again = f"{judged.at_rates_usd:.9f} USD ({judged.realtime_usd:.9f} in real time)"
+    again = f"{cost.batch_usd:.9f} USD ({cost.realtime_usd:.9f} in real time)"
     return [*links, Link("rates", place, booked, f"{again}{'; ' if odd else ''}{odd}", booked == again and not odd)]

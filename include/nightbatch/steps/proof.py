@@ -166,10 +166,11 @@ class _Proving(Findings):
         name, copies_loaded = shard.verdicts_name, 0
         there = columns_of(self.copy, name)
         tokens = [one for one in TOKENS if one in there]
+        is_whole = len(tokens) == len(TOKENS)
         judged = Judged(shard.plan.rows, heard, self._rates(shard), tokens)
         columns = ("row", "key", "fingerprint", "kind", "reason", "cost_usd", *tokens)
         for row, key, print_, kind, reason, cost, *used in read_rows(self.copy, name, columns):
-            usage = Usage(**dict(zip(tokens, used, strict=True)))
+            usage = Usage(*used) if is_whole else Usage(**dict(zip(tokens, used, strict=True)))
             judged.add(row, key, print_, (kind, reason), usage, cost)
             if kind == VerdictKind.GOOD:
                 copies_loaded += self.copies_of(print_)

@@ -7,19 +7,21 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nightbatch.adapters.sinks import typed
 from nightbatch.adapters.sinks.columns import (
     BOOKKEEPING,
     AnswerColumn,
     Kind,
     answer_columns,
     sink_schema,
-    typed_batch,
 )
+from nightbatch.adapters.sinks.typed import typed_batch
 from nightbatch.core.window import Window
 from nightbatch.ports import ANSWER_SCHEMA, SinkContext
 
@@ -300,7 +302,9 @@ def test_no_answer_loses_its_row_or_its_text(properties: dict[str, Any], answers
 def test_typing_answers_does_not_import_pandas() -> None:
     script = """
 import sys, datetime, pyarrow as pa
-from nightbatch.adapters.sinks.columns import answer_columns, typed_batch
+from nightbatch.adapters.sinks.columns import answer_columns
+from nightbatch.adapters.sinks import typed
+from nightbatch.adapters.sinks.typed import typed_batch
 from nightbatch.adapters.sinks.postgres_copy import copy_lines
 from nightbatch.adapters.sinks.columns import BOOKKEEPING, Kind
 from nightbatch.core.window import Window
@@ -315,3 +319,28 @@ print("pandas" in sys.modules)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "False"
+
+
+FIELDS = object_of(
+    a={"type": "string"}, b={"type": "array"}, c={"type": "number"}, d={"type": "string", "format": "date"}
+)
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["2026-11-21", "NaN"])
+broken = st.sampled_from(
+    ['{"a": "\\ud800", "c": 1}', '{"a": 1, "a": "x", "b": 2}', "[1]", "", '{"c": 1e999, "a": "x"}', "{"]
+)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abcde"), scalars | st.lists(scalars)).map(json.dumps) | broken))
+def test_answers_that_are_decoded_at_once_are_those_that_are_decoded_field_by_field(answers: list[str]) -> None:
+    columns = answer_columns(FIELDS)
+
+    at_once = [typed._values_of(answer, typed._decoder_of(columns), columns) for answer in answers]
+    one_by_one = [typed._values_of(answer, None, columns) for answer in answers]
+
+    assert [list(map(repr, row)) for row in map(readable, at_once)] == [
+        list(map(repr, row)) for row in map(readable, one_by_one)
+    ]
+
+
+def readable(row: tuple[Any, ...]) -> list[Any]:
+    return [bytes(value) if isinstance(value, msgspec.Raw) else value for value in row]

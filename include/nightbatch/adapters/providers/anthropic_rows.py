@@ -55,17 +55,17 @@ _ACCOUNT_OPENINGS = ("your credit balance is too low", "you have reached your sp
 _UNRUN = {"expired": Outcome.EXPIRED, "canceled": Outcome.CANCELLED}
 
 
-class _Details(msgspec.Struct):
+class _Details(msgspec.Struct, gc=False):
     error_code: str | None = None
 
 
-class _Error(msgspec.Struct):
+class _Error(msgspec.Struct, gc=False):
     type: str = ""
     message: str = ""
     details: _Details | None = None
 
 
-class _Envelope(msgspec.Struct):
+class _Envelope(msgspec.Struct, gc=False):
     """What stands under `result.error`: its own type is the word "error"; the error is one level deeper."""
 
     type: str = ""
@@ -73,16 +73,16 @@ class _Envelope(msgspec.Struct):
     message: str = ""
 
 
-class _Block(msgspec.Struct):
+class _Block(msgspec.Struct, gc=False):
     type: str = ""
     text: str | None = None
 
 
-class _OutputDetails(msgspec.Struct):
+class _OutputDetails(msgspec.Struct, gc=False):
     thinking_tokens: int | None = None
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, gc=False):
     input_tokens: int = 0
     cache_creation_input_tokens: int | None = None
     cache_read_input_tokens: int | None = None
@@ -90,25 +90,25 @@ class _Usage(msgspec.Struct):
     output_tokens_details: _OutputDetails | None = None
 
 
-class _Message(msgspec.Struct):
+class _Message(msgspec.Struct, gc=False):
     content: list[_Block]
     model: str = ""
     stop_reason: str | None = None
     usage: _Usage | None = None
 
 
-class _Result(msgspec.Struct):
+class _Result(msgspec.Struct, gc=False):
     type: str
     message: _Message | None = None
     error: _Envelope | None = None
 
 
-class _Row(msgspec.Struct):
+class _Row(msgspec.Struct, gc=False):
     custom_id: str
     result: _Result
 
 
-class _Name(msgspec.Struct):
+class _Name(msgspec.Struct, gc=False):
     custom_id: str
 
 

@@ -59,19 +59,19 @@ _ACCOUNT_OPENINGS = ("you exceeded your current quota", "your credit balance", "
 """How messages about money begin. Only the beginning counts: what follows in other messages may quote a prompt."""
 
 
-class _Error(msgspec.Struct):
+class _Error(msgspec.Struct, gc=False):
     code: Any = None
     type: Any = None
     message: Any = None
 
 
-class _Details(msgspec.Struct):
+class _Details(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
 
 
-class Billed(msgspec.Struct):
+class Billed(msgspec.Struct, gc=False):
     """What was used, in the words of every endpoint and of the batch object."""
 
     prompt_tokens: int | None = None
@@ -84,36 +84,36 @@ class Billed(msgspec.Struct):
     output_tokens_details: _Details | None = None
 
 
-class _Part(msgspec.Struct):
+class _Part(msgspec.Struct, gc=False):
     type: str = ""
     text: str | None = None
     refusal: str | None = None
 
 
-class _Message(msgspec.Struct):
+class _Message(msgspec.Struct, gc=False):
     content: str | list[_Part] | None = None
     refusal: str | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     message: _Message | None = None
     finish_reason: str | None = None
 
 
-class _Item(msgspec.Struct):
+class _Item(msgspec.Struct, gc=False):
     type: str = ""
     content: list[_Part] | None = None
 
 
-class _Vector(msgspec.Struct):
+class _Vector(msgspec.Struct, gc=False):
     embedding: msgspec.Raw
 
 
-class _Incomplete(msgspec.Struct):
+class _Incomplete(msgspec.Struct, gc=False):
     reason: str | None = None
 
 
-class _Body(msgspec.Struct):
+class _Body(msgspec.Struct, gc=False):
     """The bodies of a chat completion, a response, embeddings and an error, laid over each other."""
 
     model: str = ""
@@ -126,18 +126,18 @@ class _Body(msgspec.Struct):
     incomplete_details: _Incomplete | None = None
 
 
-class _Response(msgspec.Struct):
+class _Response(msgspec.Struct, gc=False):
     status_code: int = 0
     body: _Body | None = None
 
 
-class _Row(msgspec.Struct):
+class _Row(msgspec.Struct, gc=False):
     custom_id: str
     response: _Response | None = None
     error: _Error | None = None
 
 
-class _Name(msgspec.Struct):
+class _Name(msgspec.Struct, gc=False):
     custom_id: str
 
 

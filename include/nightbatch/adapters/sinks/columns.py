@@ -5,21 +5,14 @@ The contract, with every mapping rule, is `docs/table-sinks.md`; a test compares
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any
 
-import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from nightbatch.adapters.sql_names import OURS, column_names, free_name
-from nightbatch.core.arrow import text_array
-from nightbatch.ports import SinkContext
+from nightbatch.adapters.sql_names import column_names, free_name
 
 WHOLE = "answer"
 """The one column of an answer that is free text, or whose schema is not of an object with properties."""
@@ -27,8 +20,6 @@ WHOLE = "answer"
 INT64 = range(-(2**63), 2**63)
 
 _MAX_REFS = 20
-_DATE = re.compile(r"\d{4}-\d\d-\d\d")
-_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 
 
 class Kind(StrEnum):
@@ -110,33 +101,6 @@ def sink_schema(columns: Sequence[AnswerColumn], *, key_column: str) -> pa.Schem
     return pa.schema([(name, ARROW_TYPES[kind]) for name, kind in kinds.items()])
 
 
-def typed_batch(
-    batch: pa.RecordBatch, columns: Sequence[AnswerColumn], context: SinkContext, *, key_column: str
-) -> pa.RecordBatch:
-    """
-    Turn a batch of `ANSWER_SCHEMA` into one with typed answer columns and bookkeeping; no row is left out.
-
-    A value that does not fit its column becomes null there and stays in `nb_answer`. `nb_answer` is null where
-    one column holds the whole answer. Pure.
-    """
-    answers: list[str | None] = batch.column("answer").to_pylist()
-    whole = columns[0].field is None
-    given = dict(zip([column.name for column in columns], _answer_texts(answers, columns), strict=True))
-    given["nb_answer"] = [None] * len(answers) if whole else [_as_json(answer) for answer in answers]
-    constants = context_texts(context)
-    arrays = []
-    schema = sink_schema(columns, key_column=key_column)
-    for field in schema:
-        if field.name in given:
-            arrays.append(text_array(given[field.name], field.type))
-        elif field.name in constants:
-            arrays.append(constant(constants[field.name], len(answers), field.type))
-        else:
-            source = "key" if field.name == key_column else field.name.removeprefix(OURS)
-            arrays.append(pc.cast(batch.column(source), field.type))
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
 # --- from schema to kind ----------------------------------------------------------------------------------------
 
 
@@ -191,95 +155,3 @@ def _resolve(part: Any, root: Mapping[str, Any]) -> Any:
             target = target.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(target, Mapping) else None
         part = target
     return None
-
-
-# --- from answers to arrays -------------------------------------------------------------------------------------
-
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_VALUE = msgspec.json.Decoder()
-
-
-def _answer_texts(answers: list[str | None], columns: Sequence[AnswerColumn]) -> list[list[str | None]]:
-    """Give each column's values as texts that Arrow reads without loss; null for what does not fit."""
-    if columns[0].field is None:
-        return [answers if columns[0].kind is Kind.TEXT else [_as_json(answer) for answer in answers]]
-    parsed = [_fields_of(answer) for answer in answers]
-    return [[_text(row.get(column.field or ""), column.kind) for row in parsed] for column in columns]
-
-
-def _fields_of(answer: str | None) -> dict[str, msgspec.Raw]:
-    try:
-        return _FIELDS.decode(answer or "")
-    except (msgspec.MsgspecError, UnicodeEncodeError):
-        return {}
-
-
-def _as_json(answer: str | None) -> str | None:
-    """Give the answer as it is where it is JSON, else as a JSON string, so that the column always holds JSON."""
-    if answer is None:
-        return None
-    try:
-        msgspec.json.decode(answer, type=msgspec.Raw)
-    except (msgspec.MsgspecError, UnicodeEncodeError):
-        return msgspec.json.encode(answer).decode()
-    return answer
-
-
-def _text(raw: msgspec.Raw | None, kind: Kind) -> str | None:
-    if raw is None or bytes(raw) == b"null":
-        return None
-    if kind is Kind.JSON:
-        return bytes(raw).decode()
-    try:
-        return _TEXTS[kind](_VALUE.decode(raw))
-    except (msgspec.MsgspecError, ValueError, OverflowError):
-        return None
-
-
-def _integer_text(value: Any) -> str | None:
-    # 3.0 is an integer to JSON Schema.
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value) if type(value) is int and value in INT64 else None
-
-
-def _number_text(value: Any) -> str | None:
-    number = float(value) if type(value) in (int, float) else math.nan
-    return repr(number) if math.isfinite(number) else None
-
-
-def _timestamp_text(value: Any) -> str | None:
-    """Read RFC 3339 only: a time without an offset names no instant."""
-    if not isinstance(value, str) or not _DATE_TIME.fullmatch(value.upper()):
-        return None
-    return datetime.fromisoformat(value.upper()).astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
-
-
-def _date_text(value: Any) -> str | None:
-    return date.fromisoformat(value).isoformat() if isinstance(value, str) and _DATE.fullmatch(value) else None
-
-
-_TEXTS: dict[Kind, Callable[[Any], str | None]] = {
-    Kind.TEXT: lambda value: value if isinstance(value, str) else None,
-    Kind.INTEGER: _integer_text,
-    Kind.NUMBER: _number_text,
-    Kind.BOOLEAN: lambda value: {True: "true", False: "false"}[value] if isinstance(value, bool) else None,
-    Kind.TIMESTAMP: _timestamp_text,
-    Kind.DATE: _date_text,
-}
-
-
-def context_texts(context: SinkContext) -> dict[str, str]:
-    """Give the bookkeeping that is the same for every row of a load, as texts that Arrow reads."""
-    return {
-        "nb_window_start": context.window.start.isoformat(),
-        "nb_window_end": context.window.end.isoformat(),
-        "nb_generation": str(context.generation),
-        "nb_run": context.run,
-        "nb_job": context.job,
-    }
-
-
-def constant(text: str, count: int, type_: pa.DataType) -> pa.Array:
-    """Give an array of one value."""
-    return text_array([text] * count, type_)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from nightbatch.adapters.object_store import ObjectStore
-from nightbatch.adapters.sinks.columns import Kind, answer_columns, sink_schema, typed_batch
+from nightbatch.adapters.sinks.columns import Kind, answer_columns, sink_schema
 from nightbatch.adapters.sinks.files_dead import read_dead_letters
 from nightbatch.adapters.sinks.files_latest import given_of, held_of, pairs_of, read_latest, winners
 from nightbatch.adapters.sinks.files_layout import (
@@ -26,6 +26,7 @@ from nightbatch.adapters.sinks.files_layout import (
 )
 from nightbatch.adapters.sinks.files_write import dead_batch, dead_schema, write_part
 from nightbatch.adapters.sinks.table import column_of
+from nightbatch.adapters.sinks.typed import typed_batch
 from nightbatch.adapters.sql_names import free_name
 from nightbatch.errors import BadSink
 from nightbatch.ports import Connection, GivenAnswer, HeldAnswer, MergeCounts, SinkContext

@@ -10,8 +10,9 @@ import msgspec
 import pyarrow as pa
 
 from nightbatch.adapters.object_store import ObjectStore
-from nightbatch.adapters.sinks.columns import ARROW_TYPES, Kind, constant, context_texts
+from nightbatch.adapters.sinks.columns import ARROW_TYPES, Kind
 from nightbatch.adapters.sinks.table import DEAD_LETTERS
+from nightbatch.adapters.sinks.typed import constant, context_texts
 from nightbatch.adapters.sql_names import OURS
 from nightbatch.ports import SinkContext
 

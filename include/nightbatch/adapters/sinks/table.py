@@ -10,17 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nightbatch.adapters.sinks.columns import (
-    ARROW_TYPES,
-    BOOKKEEPING,
-    WHOLE,
-    AnswerColumn,
-    Kind,
-    answer_columns,
-    constant,
-    context_texts,
-    typed_batch,
-)
+from nightbatch.adapters.sinks.columns import ARROW_TYPES, BOOKKEEPING, WHOLE, AnswerColumn, Kind, answer_columns
+from nightbatch.adapters.sinks.typed import constant, context_texts, typed_batch
 from nightbatch.adapters.sql_names import MAX_NAME_BYTES, OURS, TableName, free_name, table_name
 from nightbatch.errors import BadSink
 from nightbatch.ports import SinkContext
