@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from nightbatch.core.arrow import text_array
 from nightbatch.core.shard import ShardState
 from nightbatch.core.verdict import VerdictKind
 from nightbatch.job import Job
@@ -15,9 +16,9 @@ from nightbatch.logs import logger
 from nightbatch.ports import ANSWER_SCHEMA, Ports, Run, Shard, SinkContext
 
 from .outcome import Finished, Moved, Outcome
-from .parquet import ROWS_AT_A_TIME, read_rows, to_batch
+from .parquet import ROWS_AT_A_TIME, read_batches, read_rows, to_batch
 from .quality import checked_again
-from .redact import putting_back
+from .redact import PutBack, putting_back
 from .telemetry import tell_loaded
 
 log = logger(__name__)
@@ -62,17 +63,45 @@ def context_of(run: Run) -> SinkContext:
 
 
 def answers(ports: Ports, job: Job, shard: Shard) -> Iterator[pa.RecordBatch]:
-    """Stream the shard's good answers, each followed by its copies for the records that ask the same."""
-    copies = duplicates_of(ports, shard.plan.ref.run, _good_fingerprints(ports, shard))
-    rows: list[tuple[Any, ...]] = []
+    """Stream the shard's good answers, and behind each batch its copies for the records that ask the same."""
+    copies = _copies(ports, shard)
     put_back, version = putting_back(ports, job, shard), job.prompt_version  # which hashes the prompt each time
-    for number, kind, key, fingerprint, said, *rest in read_rows(ports.store, shard.verdicts_name, _COLUMNS):
-        if kind != VerdictKind.GOOD:
-            continue
-        row = [key, fingerprint, put_back(number, said), *rest]
+    for verdicts in read_batches(ports.store, shard.verdicts_name, _COLUMNS):
+        good = _answers_of(verdicts, shard, version, put_back)
+        yield good
+        if copies:
+            yield from _copies_of(good, copies)
+
+
+def _answers_of(verdicts: pa.RecordBatch, shard: Shard, version: str, put_back: PutBack | None) -> pa.RecordBatch:
+    """Turn verdicts into answers, whole columns at a time."""
+    import pyarrow.compute as pc
+
+    (good_word,) = text_array([VerdictKind.GOOD.value])  # a Python value as the argument would import pandas
+    good = verdicts.filter(pc.equal(verdicts.column("kind"), good_word))
+    count, said = good.num_rows, good.column("answer")
+    if put_back is not None:
+        rows = zip(good.column("row").to_pylist(), said.to_pylist(), strict=True)
+        said = text_array([put_back(row, answer) for row, answer in rows])
+    made = {
+        "answer": said,
+        "provider": text_array([shard.plan.provider] * count),
+        "prompt_version": text_array([version] * count),
+        "round": text_array([str(shard.plan.ref.round)] * count, pa.int32()),
+        "duplicate_of": pa.nulls(count, pa.string()),
+    }
+    columns = [made[name] if name in made else good.column(name) for name in ANSWER_SCHEMA.names]
+    return pa.record_batch(columns, schema=ANSWER_SCHEMA)
+
+
+def _copies_of(good: pa.RecordBatch, copies: Copies) -> Iterator[pa.RecordBatch]:
+    """Give the copies of a batch's answers; the answer was paid once, so they cost nothing."""
+    rows: list[tuple[Any, ...]] = []
+    columns = (good.column(name).to_pylist() for name in ANSWER_SCHEMA.names)
+    for key, fingerprint, *where, _, _, _, _, cost in zip(*columns, strict=True):
         # One answer may have a million copies.
-        for answer in _answer_rows(version, shard, row, copies):
-            rows.append(answer)
+        for copy, _ in copies.get(fingerprint, ()):
+            rows.append((copy, fingerprint, *where, key, 0, 0, 0, cost * 0))
             if len(rows) >= ROWS_AT_A_TIME:
                 yield to_batch(rows, ANSWER_SCHEMA)
                 rows = []
@@ -80,28 +109,24 @@ def answers(ports: Ports, job: Job, shard: Shard) -> Iterator[pa.RecordBatch]:
         yield to_batch(rows, ANSWER_SCHEMA)
 
 
-def _answer_rows(version: str, shard: Shard, row: list[Any], copies: Copies) -> Iterator[tuple[Any, ...]]:
-    key, fingerprint, answer, model, custom_id, *tokens, cost = row
-    plan = shard.plan
-    where = (plan.provider, model, version, plan.ref.round, custom_id)
-    yield (key, fingerprint, answer, *where, None, *tokens, cost)
-    for copy, _ in copies.get(fingerprint, ()):
-        # The answer was paid once, so its copies cost nothing.
-        yield (copy, fingerprint, answer, *where, key, 0, 0, 0, cost * 0)
-
-
-def _good_fingerprints(ports: Ports, shard: Shard) -> set[str]:
+def _copies(ports: Ports, shard: Shard) -> Copies:
+    if not _duplicates_name(ports, shard.plan.ref.run):
+        return {}
     rows = read_rows(ports.store, shard.verdicts_name, ("kind", "fingerprint"))
-    return {fingerprint for kind, fingerprint in rows if kind == VerdictKind.GOOD}
+    good = {fingerprint for kind, fingerprint in rows if kind == VerdictKind.GOOD}
+    return duplicates_of(ports, shard.plan.ref.run, good)
 
 
 def duplicates_of(ports: Ports, run: str, fingerprints: set[str]) -> Copies:
     """Give the records that ask the same as these questions. Memory: those that match."""
-    sealed = ports.ledger.sealed(run, 0)
-    name = sealed.facts.get("duplicates_name", "") if sealed else ""
     found: Copies = {}
-    if name and fingerprints:
+    if (name := _duplicates_name(ports, run)) and fingerprints:
         for key, fingerprint, end in read_rows(ports.store, name, ("key", "fingerprint", "window_end")):
             if fingerprint in fingerprints:
                 found.setdefault(fingerprint, []).append((key, end))
     return found
+
+
+def _duplicates_name(ports: Ports, run: str) -> str:
+    sealed = ports.ledger.sealed(run, 0)
+    return str(sealed.facts.get("duplicates_name", "")) if sealed else ""

@@ -11,7 +11,7 @@ from nightbatch.ports import Ports, Shard, Store
 
 from .fill import Carried
 from .lanes import open_lane
-from .parquet import columns_of, read_rows
+from .parquet import columns_of, read_batches, read_rows
 
 
 def reader_of(ports: Ports, job: Job, plan: ShardPlan) -> Callable[[bytes], Messages]:
@@ -32,3 +32,11 @@ def carried_by(store: Store, shard: Shard) -> Iterator[Carried]:
     name = shard.plan.index_name
     there = [column for column in Carried._fields if column in columns_of(store, name)]
     yield from (Carried(*row) for row in read_rows(store, name, there))
+
+
+def has_originals(store: Store, shard: Shard) -> bool:
+    """Say whether anything was redacted in the questions of a shard."""
+    name, column = shard.plan.index_name, "originals"
+    if column not in columns_of(store, name):
+        return False
+    return any(batch.column(column).null_count < batch.num_rows for batch in read_batches(store, name, (column,)))

@@ -15,7 +15,7 @@ from nightbatch.ports import Ports, Shard
 
 from .parquet import read_rows
 from .pull import Question
-from .read_back import carried_by
+from .read_back import carried_by, has_originals
 
 KEY = "redaction_key"
 """Where a plan keeps the job's key: the same for all of its runs, so that equal records give equal requests."""
@@ -105,14 +105,18 @@ def as_rendered(messages: Messages, originals: str | None) -> Messages:
     return Messages(*texts)
 
 
-def putting_back(ports: Ports, job: Job, shard: Shard) -> Callable[[int, str], str]:
+PutBack = Callable[[int, str], str]
+"""Puts originals into the answer to a row."""
+
+
+def putting_back(ports: Ports, job: Job, shard: Shard) -> PutBack | None:
     """
-    Give what puts originals into the answer to a row: its own record's alone.
+    Give what puts originals into the answer to a row: its own record's alone; None where nothing was redacted.
 
     Memory: those that the shard's answers name.
     """
-    if not any(carried.originals for carried in carried_by(ports.store, shard)):
-        return lambda _, answer: answer
+    if not has_originals(ports.store, shard):
+        return None
     columns = ("row", "kind", "answer")
     ends = {
         row: found
