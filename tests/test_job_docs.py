@@ -27,11 +27,12 @@ from nightbatch.job import (
     Watermark,
 )
 from nightbatch.job_file import load_job
-from nightbatch.job_parts import RESERVED_PARAMS
+from nightbatch.job_meanings import meanings
+from nightbatch.job_parts import RESERVED_PARAMS, Part
 from nightbatch.job_quality import RangeSpec
 
 PAGE = Path(__file__).parent.parent / "docs" / "job-file.md"
-SECTIONS: dict[str, type[BaseModel]] = {
+SECTIONS: dict[str, type[Part]] = {
     "job": Job,
     "source-files": FileSourceSpec,
     "source-query": QuerySourceSpec,
@@ -51,10 +52,10 @@ SECTIONS: dict[str, type[BaseModel]] = {
 }
 
 
-def table(model: type[BaseModel]) -> str:
+def table(model: type[Part]) -> str:
     """Write the table of one section."""
     rows = [
-        f"| `{field.alias or name}` | {default_of(field)} | {str(field.description).replace('|', chr(92) + '|')} |"
+        f"| `{field.alias or name}` | {default_of(field)} | {meanings(model)[name].replace('|', chr(92) + '|')} |"
         for name, field in model.model_fields.items()
     ]
     return "\n".join(["| key | default | what it says |", "| --- | --- | --- |", *rows])
@@ -102,8 +103,8 @@ def test_every_model_has_a_sentence_for_every_key() -> None:
     silent = [
         f"{section}.{name}"
         for section, model in SECTIONS.items()
-        for name, field in model.model_fields.items()
-        if not (field.description or "").endswith(".")
+        for name in model.model_fields
+        if not meanings(model).get(name, "").endswith(".")
     ]
 
     assert silent == []

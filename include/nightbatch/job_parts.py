@@ -49,7 +49,7 @@ RESERVED_PARAMS = {
 class Part(BaseModel):
     """What all parts share: nothing unknown is accepted, and nothing changes after it was checked."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
 
 
 def _template(text: str, *, as_system: bool = False) -> str:

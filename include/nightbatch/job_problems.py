@@ -22,6 +22,8 @@ from .job import (
     ShardSpec,
     TableSinkSpec,
 )
+from .job_meanings import meanings
+from .job_parts import Part
 from .job_values import nearest
 from .job_yaml import Loc
 
@@ -179,8 +181,8 @@ def _unknown_remedy(loc: Loc, data: Mapping[str, Any]) -> str:
 
 def _missing_remedy(loc: Loc, data: Mapping[str, Any]) -> str:
     part = _part_at(loc[:-1], data)
-    field = part.model_fields.get(str(loc[-1])) if part else None
-    return f"Add it: {_sentence(field.description)}" if field and field.description else "Add it."
+    meaning = meanings(part).get(str(loc[-1]), "") if part and issubclass(part, Part) else ""
+    return f"Add it: {_sentence(meaning)}" if meaning else "Add it."
 
 
 _LIMITS = {
