@@ -9,6 +9,7 @@ the most that the process held, `own` without what it held after its imports. A 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -19,6 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a module is compiled once, as where it is installed
 
 Variant = Callable[[Path, Path], Mapping[str, Any]]
 Found = dict[str, dict[str, float]]
