@@ -33,10 +33,8 @@ KINDS = ("files", "duckdb", "postgres")
 A_FILE = 100_000
 UNCHANGED = 0.9
 _ANSWERS = """
-CREATE TABLE known AS SELECT * FROM (
-    (SELECT key AS id, fingerprint AS nb_fingerprint FROM read_parquet(?) ORDER BY key LIMIT ?)
-    UNION ALL SELECT format('k{:09d}', n), sha256(n::VARCHAR) FROM range(?) AS made(n)
-) ORDER BY hash(id)
+    SELECT key AS id, fingerprint AS nb_fingerprint FROM prints WHERE rowid >= {true} AND rowid < {true_end}
+    UNION ALL SELECT 'k' || left(sha256('key ' || n), 16), sha256(n::VARCHAR) FROM range({made}, {made_end}) AS made(n)
 """
 _COLUMNS = (
     "id, nb_fingerprint, '{end}'::TIMESTAMPTZ AS nb_window_end, '{end}'::TIMESTAMPTZ AS nb_window_start, "
@@ -127,6 +125,15 @@ def job_of(root: Path, data: Path, kind: str) -> None:
     (data / "job.json").write_text(json.dumps({"job": job, "connections": connections}))
 
 
+def parts_of(answers: int, records: int) -> Iterator[str]:
+    """Give the queries of parts of a sink, with an even share of the true ones in each."""
+    true, parts = round(min(answers, records) * UNCHANGED), -(-answers // A_FILE)
+    for number in range(parts):
+        ends = {"true": true * number // parts, "true_end": true * (number + 1) // parts}
+        made = {"made": (answers - true) * number // parts, "made_end": (answers - true) * (number + 1) // parts}
+        yield _ANSWERS.format(**ends, **made)
+
+
 def fill(root: Path, data: Path, kind: str, answers: int, records: int) -> None:
     """Put so many answers into a sink, as of the night before."""
     import duckdb
@@ -138,19 +145,16 @@ def fill(root: Path, data: Path, kind: str, answers: int, records: int) -> None:
     ports, job, _ = opened(data)
     window = Window(DAY - timedelta(days=1), WINDOW.start)
     ports.sink(job).prepare(SinkContext("bench", "bench/before", window, 1))
-    columns, true = _COLUMNS.format(end=window.end.isoformat()), round(min(answers, records) * UNCHANGED)
-    with duckdb.connect(str(data / ("sink.duckdb" if kind == "duckdb" else "fill.duckdb"))) as database:
-        database.execute(f"SET temp_directory = '{data}/spill'; SET memory_limit = '1GB'; SET TimeZone = 'UTC'")
-        database.execute(_ANSWERS, [f"{root}/prints.parquet", true, answers - true])
-        if kind == "duckdb":
-            database.execute(f"INSERT INTO answers BY NAME SELECT {columns} FROM known; DROP TABLE known; CHECKPOINT")
-            return
-        folder = data / "sink" / "answers" / f"window={window.key}"
-        folder.mkdir(parents=True)
-        for number, start in enumerate(range(0, answers, A_FILE)):
-            part = f"SELECT {columns} FROM known WHERE rowid >= {start} AND rowid < {start + A_FILE}"
+    folder = data / "sink" / "answers" / f"window={window.key}"
+    folder.mkdir(parents=True)
+    with duckdb.connect(str(data / "sink.duckdb") if kind == "duckdb" else ":memory:") as database:
+        database.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+        database.execute("CREATE TEMP TABLE prints AS FROM read_parquet(?) ORDER BY key", [f"{root}/prints.parquet"])
+        for number, part in enumerate(parts_of(answers, records)):
+            some = f"SELECT {_COLUMNS.format(end=window.end.isoformat())} FROM ({part})"
             to = f"'{folder}/g0001-r0-s{number:04d}.parquet' (FORMAT parquet, COMPRESSION zstd)"
-            database.execute(f"COPY ({part}) TO {to}")
+            is_table = kind == "duckdb"
+            database.execute(f"INSERT INTO answers BY NAME {some}" if is_table else f"COPY ({some}) TO {to}")
     if kind == "postgres":
         into_postgres(folder)
 
