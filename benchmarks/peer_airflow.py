@@ -87,6 +87,7 @@ def main() -> None:
         if not (requests := list(itertools.islice(texts, A_TASK))):
             break
         rows += task(requests, out, number)
+        del requests  # a task of its own would not hold those of the one before
     print(json.dumps({"rows": rows, "imports_s": imports_s}))
 
 

@@ -21,7 +21,7 @@ takes on two quiet cores, and what of, by its defaults:
     known           10   1,000,000 and 10,000,000 known answers, three kinds of sink, one turn
     through_airflow  8   1,000,000 records, one turn
     triggerer        6   1,000 batches for five minutes
-    memory          15   100,000 and 1,000,000 records, five kinds of source and sink, one turn
+    memory          17   100,000 and 1,000,000 records, five kinds of source and sink, one turn
 """
 
 from __future__ import annotations
