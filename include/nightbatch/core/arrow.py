@@ -16,9 +16,8 @@ def text_array(texts: Iterable[str | None], type_: pa.DataType | None = None) ->
     Not by `pa.array(list)`, which imports pandas where it is installed: a second of CPU and 45 MB.
     """
     import pyarrow as pa  # here, so that whoever needs no array does not pay for it
-    import pyarrow.compute as pc
 
     builder = pa.lib.StringBuilder()
     builder.append_values(list(texts))
     array = builder.finish()
-    return array if type_ is None or array.type == type_ else pc.cast(array, type_)
+    return array if type_ is None or array.type == type_ else array.cast(type_)

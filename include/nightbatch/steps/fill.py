@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
-from itertools import count
+from itertools import chain, count
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -55,10 +55,11 @@ class Carried(NamedTuple):
     originals: str | None = None
 
 
-NOTHING = Carried()
-
-GATHERED_BYTES = 1 << 18
+WRITTEN_BYTES = 1 << 18
 """So much is written and hashed at a time: more would be memory that is touched anew each time, which costs more."""
+
+_MOST_DIGITS = 9
+"""Of a row's number in a custom_id."""
 
 
 class Around:
@@ -79,6 +80,23 @@ class Around:
         return sha.hexdigest()
 
 
+class Request(NamedTuple):
+    """A request as it is written: its body in two parts, and its row in the index."""
+
+    around: Around
+    text: bytes
+    key: str
+    fingerprint: str
+    sends: int
+    window_end: datetime | None = None
+    originals: str | None = None
+
+
+def _bytes_of(requests: Sequence[Request]) -> int:
+    """Give the size of all bodies together."""
+    return sum([request.around.body_bytes + len(request.text) for request in requests])
+
+
 class ShardWriter:
     """Writes one shard: its request file and its index, hashed while they stream out."""
 
@@ -96,43 +114,46 @@ class ShardWriter:
         envelope = lane.encoder.envelope
         self._before_row = envelope.before_id + prefix.encode()
         self._envelope_bytes = len(self._before_row) + len(envelope.before_body) + len(envelope.after_body)
-        self._pieces: list[bytes] = []
-        """What is not written yet; joined only then, since a line by itself would be one more copy of each request."""
-        self.rows = self._body_bytes = self._written = self._gathered = 0
+        self.rows = self.size_bytes = self._body_bytes = 0
 
-    def is_full_for(self, body_bytes: int, limits: Limits) -> bool:
-        """Say whether the next request belongs into another shard."""
-        next_bytes = self._envelope_bytes + len(str(self.rows)) + body_bytes
-        if limits.is_full(rows=self.rows, size_bytes=self.size_bytes, next_bytes=next_bytes):
-            return True
-        return self.rows > 0 and limits.fills_queue(self._body_bytes + body_bytes)
+    def fits(self, requests: Sequence[Request], limits: Limits) -> int:
+        """Say how many of these requests, from the first on, still belong into this shard."""
+        rows, size_bytes, body_bytes = self.rows, self.size_bytes, self._body_bytes
+        wrapping, all_bytes = self._envelope_bytes + _MOST_DIGITS, _bytes_of(requests)
+        if (
+            rows + len(requests) <= limits.max_rows
+            and size_bytes + len(requests) * wrapping + all_bytes <= limits.max_bytes
+            and not limits.fills_queue(body_bytes + all_bytes)
+        ):
+            return len(requests)
+        for request in requests:
+            next_body = request.around.body_bytes + len(request.text)
+            next_bytes = self._envelope_bytes + len(str(rows)) + next_body
+            if limits.is_full(rows=rows, size_bytes=size_bytes, next_bytes=next_bytes):
+                break
+            if rows > 0 and limits.fills_queue(body_bytes + next_body):
+                break
+            rows, size_bytes, body_bytes = rows + 1, size_bytes + next_bytes, body_bytes + next_body
+        return rows - self.rows
 
-    def add(self, around: Around, text: bytes, *, key: str, fingerprint: str, sends: int, carried: Carried) -> None:
-        """Append a request."""
-        digits, body_bytes = b"%d" % self.rows, around.body_bytes + len(text)
-        self._pieces += (self._before_row, digits, around.head, text, around.tail)
-        self._gathered += self._envelope_bytes + len(digits) + body_bytes
-        if self._gathered > GATHERED_BYTES:
-            self._write()
-        self._index.add((key, fingerprint, sends, *carried))
-        self.rows += 1
-        self._body_bytes += body_bytes
-
-    @property
-    def size_bytes(self) -> int:
-        """Give the size of the request file as it will be with what was added so far."""
-        return self._written + self._gathered
-
-    def _write(self) -> None:
-        lines = b"".join(self._pieces)
-        self._file.write(lines)
-        self._sha.update(lines)
-        self._written += len(lines)
-        self._pieces, self._gathered = [], 0
+    def add(self, requests: Sequence[Request]) -> None:
+        """Append requests."""
+        all_bytes, before = _bytes_of(requests), self._before_row
+        at_once = max(len(requests) * WRITTEN_BYTES // max(all_bytes, 1), 1)
+        for start in range(0, len(requests), at_once):
+            # Joined only here, since a line by itself would be one more copy of each request.
+            some = enumerate(requests[start : start + at_once], self.rows + start)
+            pieces = ((before, b"%d" % row, around.head, text, around.tail) for row, (around, text, *_) in some)
+            lines = b"".join(chain.from_iterable(pieces))
+            self._file.write(lines)
+            self._sha.update(lines)
+            self.size_bytes += len(lines)
+        self._index.extend([request[2:] for request in requests])
+        self._body_bytes += all_bytes
+        self.rows += len(requests)
 
     def close(self) -> ShardPlan:
         """Finish both files and give the plan."""
-        self._write()
         self._stack.close()
         lane = self._lane
         tokens = money.tokens_bound(self._body_bytes + ENVELOPE_BYTES * self.rows)
@@ -188,7 +209,8 @@ class ShardFiller:
         self._limits = lane.limits.narrowed(max_rows=first_rows)
         """Those of the shard that is open."""
         self._around: tuple[str, Around] | None = None
-        self._nothing_around = Around(lane.endpoint, lane.encoder, Frame(b"", b""))
+        self.nothing_around = Around(lane.endpoint, lane.encoder, Frame(b"", b""))
+        """Of a body that was encoded before."""
         self.plans: list[ShardPlan] = []
 
     def around(self, system: str) -> Around:
@@ -198,25 +220,24 @@ class ShardFiller:
             self._around = system, Around(lane.endpoint, lane.encoder, lane.encoder.frame(system))
         return self._around[1]
 
-    def add_body(self, body: bytes, *, key: str, fingerprint: str, sends: int, carried: Carried = NOTHING) -> None:
-        """Append a request whose body was encoded before."""
-        self.add(self._nothing_around, body, key=key, fingerprint=fingerprint, sends=sends, carried=carried)
-
     def is_too_large(self, body_bytes: int) -> bool:
         """Say whether no shard could hold a request with a body of this size."""
         limits = self.lane.limits
         return body_bytes + ENVELOPE_BYTES > limits.max_bytes or limits.is_over_queue(body_bytes)
 
-    def add(
-        self, around: Around, text: bytes, *, key: str, fingerprint: str, sends: int, carried: Carried = NOTHING
-    ) -> None:
-        """Append a request, in a new shard where the current one is full."""
-        writer = self._open or self._next()
-        if writer.is_full_for(around.body_bytes + len(text), self._limits):
-            self.plans.append(writer.close())
-            self._limits = self.lane.limits
-            writer = self._next()
-        writer.add(around, text, key=key, fingerprint=fingerprint, sends=sends, carried=carried)
+    def add(self, requests: Sequence[Request]) -> None:
+        """Append requests, in a new shard where the current one is full."""
+        while requests:
+            writer = self._open or self._next()
+            count = writer.fits(requests, self._limits)
+            if not count and not writer.rows:
+                count = 1  # what is larger than a whole shard should be is a shard of its own
+            writer.add(requests[:count])
+            requests = requests[count:]
+            if requests:
+                self.plans.append(writer.close())
+                self._limits = self.lane.limits
+                self._next()
 
     def _next(self) -> ShardWriter:
         ref = next(self._numbers)

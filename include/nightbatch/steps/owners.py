@@ -35,7 +35,7 @@ class Owners:
 
     def __init__(self, folder: Path, name: str, database: sqlite3.Connection, *, slots: int, hashed: Hashed) -> None:
         self._hashed = hashed
-        self._slots = array("Q", bytes(8 * slots))
+        self._slots = array("Q", [0]) * slots
         self._free = int(slots * _FULL)
         self._file = FileIO(folder / name, "x+")
         self._size_bytes = 0

@@ -10,7 +10,7 @@ from nightbatch.core.shard import ShardPlan
 from nightbatch.core.verdict import Reason
 from nightbatch.ports import DEAD_SCHEMA, Store
 
-from .fill import DUPLICATE_SCHEMA, Around, Carried, ShardFiller, filling
+from .fill import DUPLICATE_SCHEMA, Around, Request, ShardFiller, filling
 from .parquet import RowWriter, row_writer
 from .pull import Question, Tally
 from .seen import Seen
@@ -58,6 +58,11 @@ class Asked:
     around: Around
     text: bytes
     fingerprint: str
+
+    def request(self) -> Request:
+        """Give it as it is written."""
+        question = self.question
+        return Request(self.around, self.text, question.key, self.fingerprint, 1, question.window_end, question.kept)
 
 
 def encode(question: Question, filler: ShardFiller) -> Asked | None:
@@ -120,17 +125,14 @@ class _Packing:
 
     def _send(self, wanted: list[Asked]) -> None:
         twins = self.seen.twins([(one.question.key, one.fingerprint) for one in wanted])
-        add = self.filler.add
-        for one, twin in zip(wanted, twins, strict=True):
-            question = one.question
-            key, end = question.key, question.window_end
-            if twin is not None:
-                self.tally.duplicates += 1
-                self.duplicates.add((key, one.fingerprint, twin, end))
-                continue
-            self.tally.requests += 1
-            carried = Carried(end, question.kept)
-            add(one.around, one.text, key=key, fingerprint=one.fingerprint, sends=1, carried=carried)
+        requests = [one.request() for one, twin in zip(wanted, twins, strict=True) if twin is None]
+        if len(requests) < len(wanted):
+            for one, twin in zip(wanted, twins, strict=True):
+                if twin is not None:
+                    self.duplicates.add((one.question.key, one.fingerprint, twin, one.question.window_end))
+        self.tally.requests += len(requests)
+        self.tally.duplicates += len(wanted) - len(requests)
+        self.filler.add(requests)
 
     def _bury(self, question: Question, reason: Reason, detail: str, *, owns_key: bool) -> None:
         self.tally.unrenderable += 1

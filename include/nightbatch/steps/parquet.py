@@ -48,6 +48,17 @@ class RowWriter:
         if len(self._rows) >= ROWS_AT_A_TIME:
             self.flush()
 
+    def extend(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Add some rows."""
+        self.count += len(rows)
+        start = 0
+        while start < len(rows):
+            end = start + ROWS_AT_A_TIME - len(self._rows)
+            self._rows += rows[start:end]
+            start = end
+            if len(self._rows) >= ROWS_AT_A_TIME:
+                self.flush()
+
     def flush(self) -> None:
         """Write what was collected."""
         if self._rows:

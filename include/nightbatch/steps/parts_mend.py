@@ -10,7 +10,7 @@ from nightbatch.core.ids import ShardRef, custom_id_prefix, run_code
 from nightbatch.core.shard import ShardPlan
 from nightbatch.ports import Ports
 
-from .fill import Carried, ShardFiller, filling, numbers
+from .fill import Request, ShardFiller, filling, numbers
 from .lanes import packing_lane
 from .parquet import read_rows
 from .parts import Crew, Errand, Spread, once, opened
@@ -130,4 +130,4 @@ def _refill(ports: Ports, plan: ShardPlan, filler: ShardFiller, drops: set[int])
     for row, (line, (key, print_, *carried)) in enumerate(requests):
         if row not in drops:
             body = filler.lane.encoder.envelope.body(f"{prefix}{row}", line + b"\n")
-            filler.add_body(body, key=key, fingerprint=print_, sends=1, carried=Carried(*carried))
+            filler.add([Request(filler.nothing_around, body, key, print_, 1, *carried)])

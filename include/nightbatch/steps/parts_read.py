@@ -12,7 +12,7 @@ from nightbatch.core.shard import ShardPlan
 from nightbatch.core.window import Window
 from nightbatch.ports import Chunk, PartedSource, Ports
 
-from .fill import Carried, ShardFiller, filling, numbers
+from .fill import ShardFiller, filling, numbers
 from .lanes import packing_lane
 from .pack import encode
 from .parquet import RowWriter, row_writer
@@ -111,7 +111,4 @@ class _Reading:
         if one is None:
             return bad.add((self._asked, question.key, question.reason.value, question.detail))
         self._asked += 1
-        carried = Carried(question.window_end, question.kept)
-        return self._filler.add(
-            one.around, one.text, key=question.key, fingerprint=one.fingerprint, sends=1, carried=carried
-        )
+        return self._filler.add([one.request()])

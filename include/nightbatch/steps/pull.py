@@ -93,6 +93,8 @@ def pull(source: Source, job: Job, reads: Window, tally: Tally, *, limit: int | 
 def _keep(chunk: Chunk, source: SourceSpec, deferrable: Deferrable | None, tally: Tally) -> Pulled:
     at, time = chunk.columns.index(source.key), source.watermark.column if source.watermark else ""
     time_at = chunk.columns.index(time) if time in chunk.columns else None
+    if deferrable is None and time_at is None and _are_plain([row[at] for row in chunk.rows]):
+        return Pulled(chunk, [])
     waits = deferrable.keep(chunk.columns, chunk.rows) if deferrable else [True] * len(chunk.rows)
     kept: list[tuple[Any, ...]] = []
     bad: list[Question] = []
@@ -109,6 +111,16 @@ def _keep(chunk: Chunk, source: SourceSpec, deferrable: Deferrable | None, tally
         else:
             kept.append(row if key is row[at] else (*row[:at], key, *row[at + 1 :]))
     return Pulled(Chunk(chunk.columns, kept), bad)
+
+
+def _are_plain(keys: list[Any]) -> bool:
+    """Say that `_key_text` would find nothing to do for any of these keys: five times as fast, and nearly always so."""
+    try:
+        joined = "".join(keys)
+    except TypeError:
+        return False
+    are_short = max(map(len, keys), default=0) <= MAX_KEY_CHARS
+    return are_short and all(keys) and joined.isascii() and joined.isprintable() and " " not in joined
 
 
 def _key_text(value: Any) -> tuple[str, str]:

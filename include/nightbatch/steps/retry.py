@@ -22,7 +22,7 @@ from nightbatch.job import Job
 from nightbatch.logs import logger
 from nightbatch.ports import DEAD_SCHEMA, PendingFile, Ports, RoundPlan, Shard
 
-from .fill import WINDOW_END, Carried, ShardFiller, filling, numbers
+from .fill import WINDOW_END, Carried, Request, ShardFiller, filling, numbers
 from .lanes import packing_lane
 from .letters import Reckoning
 from .load import Copies, context_of, duplicates_of
@@ -244,7 +244,7 @@ class _Sorting:
         filler = self._filler(shard, choice)
         user = f"{messages.user}\n\n{choice.hint}" if choice.hint else messages.user
         around, text = filler.around(messages.system), json_string(user)
-        filler.add(around, text, key=row.key, fingerprint=row.fingerprint, sends=row.sends + 1, carried=carried)
+        filler.add([Request(around, text, row.key, row.fingerprint, row.sends + 1, *carried)])
         self.sent[row.reason.value] += 1
 
     def _filler(self, shard: Shard, choice: Choice) -> ShardFiller:

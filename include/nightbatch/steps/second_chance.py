@@ -19,7 +19,7 @@ from nightbatch.logs import logger
 from nightbatch.ports import DEAD_SCHEMA, Ports, RoundPlan, Shard, SinkContext
 
 from .ask_again import Plan
-from .fill import DUPLICATE_SCHEMA, Carried, ShardFiller, filling, numbers
+from .fill import DUPLICATE_SCHEMA, Carried, Request, ShardFiller, filling, numbers
 from .lanes import open_lane, packing_lane
 from .letters import Standing, second_cap
 from .load import duplicates_of
@@ -199,7 +199,7 @@ class _Packing:
             return
         self.tally.requests += 1
         # The fingerprint stays that of the question as the job asks it, so that the next night finds it answered.
-        filler.add(around, text, key=letter.key, fingerprint=letter.fingerprint, sends=1, carried=carried)
+        filler.add([Request(around, text, letter.key, letter.fingerprint, 1, *carried)])
 
     def _filler(self, was: ShardPlan, reason: str) -> ShardFiller:
         job, ask = self.plan.job, self.plan.ask

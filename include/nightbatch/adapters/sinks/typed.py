@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from nightbatch.adapters.sinks.columns import INT64, AnswerColumn, Kind, sink_schema
 from nightbatch.adapters.sql_names import OURS
@@ -45,7 +44,7 @@ def typed_batch(
             arrays.append(constant(constants[field.name], len(answers), field.type))
         else:
             source = "key" if field.name == key_column else field.name.removeprefix(OURS)
-            arrays.append(pc.cast(batch.column(source), field.type))
+            arrays.append(batch.column(source).cast(field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
