@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nightbatch.errors import JobInvalid
 from nightbatch.job import Job
 from nightbatch.job_file import job_from, load_job, load_jobs
+from nightbatch.job_meanings import _own
 from nightbatch.job_yaml import read_yaml
 
 PARTS = {
@@ -617,3 +618,17 @@ def test_reading_job_files_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_problems_are_told_without_their_meanings_where_only_what_was_compiled_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_there(part: type) -> str:
+        raise OSError("could not get source code")
+
+    monkeypatch.setattr("nightbatch.job_meanings.inspect.getsource", not_there)
+    _own.cache_clear()
+    try:
+        assert problems_of(tmp_path, job_text(name="")) == ["line 1: name: it is missing. Add it."]
+    finally:
+        _own.cache_clear()

@@ -15,7 +15,8 @@ def meanings(part: type[Part]) -> dict[str, str]:
     Give field → what it means, those of its base classes too.
 
     Not by pydantic's `use_attribute_docstrings`: that reads the source of every part in every process, 50 ms each
-    time that Airflow parses a Dag file, for what only documents, editors and error messages say.
+    time that Airflow parses a Dag file, for what only documents, editors and error messages say. Where the source is
+    not installed, nothing is said.
     """
     found: dict[str, str] = {}
     for one in reversed(part.__mro__):
@@ -26,7 +27,11 @@ def meanings(part: type[Part]) -> dict[str, str]:
 
 @cache
 def _own(part: type[Part]) -> dict[str, str]:
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(part))).body
+    try:
+        source = inspect.getsource(part)
+    except OSError:  # only what was compiled is there
+        return {}
+    (tree,) = ast.parse(textwrap.dedent(source)).body
     found = {}
     for field, below in zip(tree.body, tree.body[1:], strict=False):  # type: ignore[attr-defined]  # it is a class
         match field, below:
