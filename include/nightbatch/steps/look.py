@@ -26,13 +26,14 @@ def look_by_list(provider: Provider, wanted: Mapping[str, datetime]) -> dict[str
     """
     found: dict[str, BatchState] = {}
     oldest = min(wanted.values()) - CLOCK_SLACK
-    for read, listed in enumerate(provider.listing(_EVER, page_rows=PAGE_ROWS)):
-        if read % PAGE_ROWS == 0 and read // PAGE_ROWS >= _pages_worth(len(wanted), found=len(found)):
-            break
+    for read, listed in enumerate(provider.listing(_EVER, page_rows=PAGE_ROWS), 1):
         state = listed.state
         if state.batch_id in wanted:
             found[state.batch_id] = state
         if len(found) == len(wanted) or (state.created_utc is not None and state.created_utc < oldest):
+            break
+        # Behind the last of a page and not before the first of the next, which only a call can give.
+        if read % PAGE_ROWS == 0 and read // PAGE_ROWS >= _pages_worth(len(wanted), found=len(found)):
             break
     return found
 
