@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 from datetime import timedelta
+from io import FileIO
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nightbatch.errors import StorageUnavailable
+from nightbatch.steps.owners import Owners
 from nightbatch.steps.parts_sets import sets
 from nightbatch.steps.seen import seen
 from tests.memory_stack import NIGHT
@@ -64,3 +69,18 @@ def test_two_runs_know_nothing_of_each_other() -> None:
 def test_all_is_one_transaction_since_one_for_each_row_takes_most_of_the_time(opened) -> None:
     with opened() as memory:
         assert memory._db.in_transaction
+
+
+def test_a_disk_that_is_full_or_fails_is_storage_that_is_not_there(tmp_path: Path) -> None:
+    """Which Airflow tries again, and which says where the file lies."""
+    with pytest.raises(StorageUnavailable, match="No such file"):
+        Owners(tmp_path / "cleaned away", "keys", sqlite3.connect(":memory:"), slots=9, hashed=hash)
+    with seen(hashed=len) as memory:
+        assert memory.new_keys(["k"]) == [True]
+        file, memory._keys._file = memory._keys._file, FileIO("/dev/full", "a")
+        with pytest.raises(StorageUnavailable, match="No space left"):
+            memory.new_keys(["other"])
+        with pytest.raises(StorageUnavailable, match="Bad file descriptor"):
+            memory.new_keys(["k"])
+        memory._keys._file.close()
+        memory._keys._file = file

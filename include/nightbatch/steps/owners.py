@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
@@ -37,7 +38,9 @@ class Owners:
         self._hashed = hashed
         self._slots = array("Q", [0]) * slots
         self._free = int(slots * _FULL)
-        self._file = FileIO(folder / name, "x+")
+        self._name = str(folder / name)
+        with self._translated():
+            self._file = FileIO(self._name, "x+")
         self._size_bytes = 0
         self._db, table = database, f"{name}_late"
         self._add = f"INSERT OR IGNORE INTO {table} VALUES (?, ?)"  # noqa: S608 - a name of our own
@@ -79,21 +82,30 @@ class Owners:
 
     def _append(self, records: bytes) -> None:
         left = memoryview(records)
-        try:
+        with self._translated():
             self._file.seek(self._size_bytes)
             while left:
                 left = left[self._file.write(left) :]
-        except OSError as error:
-            raise StorageUnavailable(str(self._file.name), cause=error.strerror or type(error).__name__) from error
         self._size_bytes += len(records)
+
+    def _read(self, at_byte: int, size_bytes: int) -> bytes:
+        with self._translated():
+            return os.pread(self._file.fileno(), size_bytes, at_byte)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageUnavailable(self._name, cause=error.strerror or type(error).__name__) from error
 
     def _value(self, at_byte: int, text: str, fresh: dict[int, bytes]) -> str | None:
         """Give the value of the record at a place; None where it is another text's."""
         wanted, size_bytes = text.encode() + _END, 256
-        record = fresh.get(at_byte) or os.pread(self._file.fileno(), size_bytes, at_byte)
+        record = fresh.get(at_byte) or self._read(at_byte, size_bytes)
         while record.count(_END) < 2:
             size_bytes *= 4
-            record = os.pread(self._file.fileno(), size_bytes, at_byte)
+            record = self._read(at_byte, size_bytes)
         if not record.startswith(wanted):
             return None
         return record[len(wanted) : record.index(_END, len(wanted))].decode()
