@@ -19,8 +19,6 @@ from .parts_sort import Sorted, all_parts, shards_of, sort
 from .progress import Watch, nobody
 from .validate import lines
 
-"""Stands for a body where a line is only looked at; no encoder writes it."""
-
 
 @dataclass(frozen=True)
 class Mended:
