@@ -29,8 +29,10 @@ _NEEDS_ZONE = re.compile(r"AS TIMESTAMP WITH TIME ZONE\)|'1971-01-01 [^']*'::TIM
 _SAYS_ZONE = re.compile(r"CAST\('[^']*(?:[+-]\d\d(?::?\d\d)?|Z)' AS TIMESTAMP WITH TIME ZONE\)")
 """A literal that says its offset is converted alike in every zone."""
 
-_PERCENTILES = "quantile_disc({key}, [{shares}])::VARCHAR[]"
-"""How sorted keys are cut, as texts."""
+_PERCENTILES = (
+    "CASE WHEN any_value(typeof({key})) LIKE 'ENUM(%' THEN [] ELSE quantile_disc({key}, [{shares}])::VARCHAR[] END"
+)
+"""How sorted keys are cut, as texts; not those of an enum, which sort by its order and compare with texts by theirs."""
 
 
 class DuckDBSource:
