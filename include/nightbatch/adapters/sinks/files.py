@@ -124,7 +124,7 @@ class FileSink:
         """
         Stream (key, fingerprint, window end) of the winning answers, in chunks, in no particular order.
 
-        Memory: about 250 MB at most; then the disk of the temporary folder, about 100 bytes a row.
+        Memory: about 100 MB at most; then the disk of the temporary folder, about 250 bytes a row.
         """
         yield from winners(self._store)
 

@@ -62,9 +62,9 @@ def winners(store: ObjectStore) -> Iterator[list[tuple[str, str, datetime]]]:
         pairs = Path(folder) / "pairs.parquet"
         _gather(store, names, marker.key_column, pairs)
         config: dict[str, Any] = {
-            "memory_limit": "128MB",
+            "memory_limit": "64MB",
             "temp_directory": folder,
-            "threads": 2,
+            "threads": 1,
             "preserve_insertion_order": False,
         }
         with duckdb.connect(config=config) as database:
