@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nightbatch.adapters.memory import MemoryStore
-from nightbatch.core.ids import row_of
-from nightbatch.core.request import Messages
+from nightbatch.core.ids import custom_id_prefix, row_of, run_code
+from nightbatch.core.request import Endpoint, Messages
 from nightbatch.core.verdict import Reason
 from nightbatch.steps.fill import ShardFiller, numbers
-from nightbatch.steps.lanes import open_lane
+from nightbatch.steps.lanes import body_of, open_lane
 from nightbatch.steps.pack import pack as packing
 from nightbatch.steps.parquet import read_rows
 from nightbatch.steps.pull import Question, Tally
@@ -39,13 +39,19 @@ questions = st.lists(asked | bad, max_size=25)
 
 
 def pack(found, *, max_rows=3, known=()):
-    """Pack questions into a store of their own."""
+    """Pack questions, in two chunks, into a store of their own."""
+    return pack_chunks([found[:7], found[7:]], max_rows=max_rows, known=known)
+
+
+def pack_chunks(chunks, *, max_rows=3, known=()):
     job = job_of(shard={"max_rows": max_rows, "max_bytes": MAX_BYTES})
     store, tally = MemoryStore(), Tally()
     filler = ShardFiller(store, open_lane(PORTS, job, 0), ledger="a" * 32, folder="f", numbers=numbers("run", 0))
     with seen() as memory:
         memory.learn(known)
-        packed = packing([found[:7], found[7:]], filler, store, "f", seen=memory, tally=tally)
+        packed = packing(
+            [[replace(one) for one in chunk] for chunk in chunks], filler, store, "f", seen=memory, tally=tally
+        )
     return store, tally, packed
 
 
@@ -87,6 +93,30 @@ def test_no_shard_breaks_a_limit_and_what_was_sealed_is_what_is_there(found, max
         custom_ids = [json.loads(line)["custom_id"] for line in lines]
         prefix = custom_ids[0].removesuffix("0")
         assert [row_of(custom_id, prefix) for custom_id in custom_ids] == list(range(len(lines)))
+
+
+@UNHURRIED
+@given(questions, st.integers(1, 4), st.lists(st.integers(0, 25)))
+def test_chunks_change_nothing_and_what_is_written_is_what_the_plain_way_writes(found, max_rows, cuts) -> None:
+    ends = [*sorted(cuts), len(found)]
+    chunks = [found[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    by_chunks, by_one = (pack_chunks(way, max_rows=max_rows) for way in (chunks, [[one] for one in found]))
+
+    assert by_chunks[1:] == by_one[1:]
+    assert by_chunks[0].files == by_one[0].files
+    store, _, packed = by_chunks
+    encoder = open_lane(PORTS, job_of(), 0).encoder
+    asked = {question.key: question.messages for question in reversed(found) if question.messages}
+    for plan in packed.shards:
+        prefix = custom_id_prefix("a" * 32, run_code("run"), 0, plan.ref.shard)
+        index = rows_in(store, plan.index_name, ("key", "fingerprint"))
+        bodies = [body_of(encoder, encoder.decode(line)) for line in store.files[plan.requests_name].splitlines()]
+        plain = [encoder.envelope.line(f"{prefix}{row}", body) for row, body in enumerate(bodies)]
+        assert store.files[plan.requests_name] == b"".join(plain)
+        assert [print_ for _, print_ in index] == [
+            hashlib.sha256(Endpoint.CHAT.value.encode() + b"\n" + body).hexdigest() for body in bodies
+        ]
+        assert all(key in asked for key, _ in index)
 
 
 def test_the_first_record_of_a_run_owns_its_key() -> None:
