@@ -14,7 +14,7 @@ from nightbatch.ports import Chunk, PartedSource, Ports
 
 from .fill import ShardFiller, filling, numbers
 from .lanes import packing_lane
-from .pack import encode
+from .pack import Asked, encode
 from .parquet import RowWriter, row_writer
 from .parts import Spread, once
 from .progress import Progress, Watch, nobody
@@ -102,13 +102,14 @@ class _Reading:
     def _fill(self, parts: Iterable[list[Question]], bad: RowWriter) -> None:
         tally = self._tally
         for part in redact(parts, self._ports, self._job, self._key):
-            for question in part:
-                self._place(question, bad)
+            requests = [one.request() for question in part if (one := self._asked_for(question, bad))]
+            self._filler.add(requests)
             self._watch(Progress("prepare", tally.pulled + tally.from_pending, note=f"{self._asked:,} requests"))
 
-    def _place(self, question: Question, bad: RowWriter) -> None:
+    def _asked_for(self, question: Question, bad: RowWriter) -> Asked | None:
         one = encode(question, self._filler)
         if one is None:
-            return bad.add((self._asked, question.key, question.reason.value, question.detail))
-        self._asked += 1
-        return self._filler.add([one.request()])
+            bad.add((self._asked, question.key, question.reason.value, question.detail))
+        else:
+            self._asked += 1
+        return one
