@@ -27,7 +27,7 @@ from nightbatch.adapters.notifiers.slack import SlackNotifier
 from nightbatch.adapters.object_store import ObjectStore
 from nightbatch.adapters.providers import anthropic, openai
 from nightbatch.adapters.sinks.postgres import PostgresSink
-from nightbatch.steps import pack, planning, retry, validate, wait
+from nightbatch.steps import fill, planning, retry, validate, wait
 
 SPEC = re.compile(r"(?P<freeze>freeze )?(?P<point>.+?)(?: in round (?P<round>\d+))?(?: #(?P<nth>\d+))?")
 
@@ -64,7 +64,7 @@ def freeze() -> None:
 STEPS: dict[str, tuple[Any, str]] = {
     "pull": (planning, "pull"),
     "render": (planning, "render"),
-    "pack": (pack, "pack"),
+    "pack": (planning, "pack"),
     "submit": (flow, "submit"),
     "wait": (flow, "wait"),
     "collect": (wait, "collect"),
@@ -175,7 +175,9 @@ def half_parquet(module: Any, named: str, fuse: Fuse) -> None:
     def row_writer(store: Any, name: str, schema: Any) -> Iterator[Any]:
         with real(store, name, schema) as rows:
             if name.rpartition("/")[2].startswith(named):
-                around(rows, "add", after=Fuse(lambda: (rows.flush(), fuse.reached())))  # type: ignore[arg-type]
+                half = Fuse(lambda: (rows.flush(), fuse.reached()))  # type: ignore[arg-type]
+                around(rows, "add", after=half)
+                around(rows, "extend", after=half)
             yield rows
 
     module.row_writer = row_writer
@@ -246,7 +248,7 @@ POINTS: dict[str, Callable[[Fuse], None]] = {
     "id in the store, not in the ledger": lambda fuse: at_note(fuse, is_written=True),
     "poll reply in flight": lambda fuse: at_call("poll", "reply", fuse),
     "mid-download": lambda fuse: at_call("download", "half read", fuse),
-    "mid-Parquet of a plan": lambda fuse: half_parquet(pack, "index", fuse),
+    "mid-Parquet of a plan": lambda fuse: half_parquet(fill, "index", fuse),
     "mid-Parquet of verdicts": lambda fuse: half_parquet(validate, "verdicts", fuse),
     "mid-Parquet of dead letters": lambda fuse: half_parquet(retry, "dead_letters", fuse),
     "mid-COPY": half_copy,
