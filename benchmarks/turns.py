@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
+from compileall import compile_dir
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -76,6 +77,7 @@ def in_turn(
     script: str, variants: Mapping[str, Variant], data: Path, *, pairs: int, once: Collection[str] = ()
 ) -> Found:
     """Let variants take turns over one folder of data, some of them once; all must give the same number of rows."""
+    compile_dir(Path(__file__).parents[1] / "include", quiet=1)  # or the first turn would pay for it
     told: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
     for turn in range(pairs):
         for name, runs in told.items():
