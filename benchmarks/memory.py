@@ -292,8 +292,9 @@ def main() -> None:
             for records in (small, large):
                 nights[kind][records] = night(Path(name), kind, records, min(SHARD_ROWS, small))
                 print(f"  {kind} {records:,}", file=sys.stderr, flush=True)
+            # After each kind, so that what is cut short keeps what it found.
+            finish(__file__, nights, rows(nights, small, large))
     table(nights)
-    finish(__file__, nights, rows(nights, small, large))
 
 
 if __name__ == "__main__":
