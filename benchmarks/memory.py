@@ -273,6 +273,14 @@ def table(nights: Nights) -> None:
                 print(f"{kind:9} {records:>9,} {step:8} {figures['own_mb']:6.0f} MB {figures['us']:7.1f} us a record")
 
 
+def found_before(small: int, large: int) -> Nights:
+    """Read what was found of kinds that are run apart, at the same sizes."""
+    file = Path(".bench/memory.json")
+    kinds = json.loads(file.read_text())["found"] if file.exists() else {}
+    nights = {kind: {int(size): steps for size, steps in sizes.items()} for kind, sizes in kinds.items()}
+    return {kind: sizes for kind, sizes in nights.items() if sizes.keys() == {small, large}}
+
+
 def main() -> None:
     """Run nights of every kind and size."""
     if play(VARIANTS):
@@ -293,7 +301,8 @@ def main() -> None:
                 nights[kind][records] = night(Path(name), kind, records, min(SHARD_ROWS, small))
                 print(f"  {kind} {records:,}", file=sys.stderr, flush=True)
             # After each kind, so that what is cut short keeps what it found.
-            finish(__file__, nights, rows(nights, small, large))
+            all_kinds = found_before(small, large) | nights
+            finish(__file__, all_kinds, rows(all_kinds, small, large))
     table(nights)
 
 
