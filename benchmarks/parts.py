@@ -16,11 +16,10 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from records import DAY, NEXT_DAY, job_values, make
-from turns import Variant, asked_for, finish, in_turn, play, ratio, tell
+from turns import Found, Row, Variant, compare, ratio
 
 
 def prepared(data: Path, out: Path, *, parts: int) -> Mapping[str, Any]:
@@ -43,18 +42,11 @@ def prepared(data: Path, out: Path, *, parts: int) -> Mapping[str, Any]:
 VARIANTS: dict[str, Variant] = {"one part": partial(prepared, parts=1), "two parts": partial(prepared, parts=2)}
 
 
-def main() -> None:
-    """Make the records, and let one part and two take turns."""
-    if play(VARIANTS):
-        return
-    records, pairs = asked_for(500_000, 5)
-    with TemporaryDirectory(prefix="nightbatch-bench-") as name:
-        make(Path(name), records)
-        found = in_turn(__file__, VARIANTS, Path(name), pairs=pairs)
-    tell(found)
+def rows(found: Found) -> list[Row]:
+    """Compare with what was asked for."""
     part = "prepare, two source partitions on two cores: one takes"
-    finish(__file__, found, [ratio(part, found, "two parts", "one part", at_least=1.8, figure="way_s")], turns=pairs)
+    return [ratio(part, found, "two parts", "one part", at_least=1.8, figure="way_s")]
 
 
 if __name__ == "__main__":
-    main()
+    compare(__file__, VARIANTS, make, rows, records=500_000)

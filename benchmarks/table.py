@@ -73,6 +73,8 @@ def main() -> int:
         subprocess.run([sys.executable, str(FOLDER / "plots.py")], check=True)
         return 0
     wanted = sys.argv[1:] or SCRIPTS
+    if unknown := [name for name in wanted if name not in SCRIPTS]:
+        sys.exit(f"There is no benchmark {', '.join(unknown)}; there are: {', '.join(SCRIPTS)}.")
     for name in wanted:
         print(f"--- {name}", flush=True)
         began = time.monotonic()

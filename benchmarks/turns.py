@@ -118,12 +118,17 @@ def ratio(part: str, found: Found, ours: str, other: str, *, at_least: float, fi
 
 
 def compare(
-    script: str, variants: Mapping[str, Variant], make: Callable[[Path, int], None], rows: Callable[[Found], list[Row]]
+    script: str,
+    variants: Mapping[str, Variant],
+    make: Callable[[Path, int], None],
+    rows: Callable[[Found], list[Row]],
+    *,
+    records: int = 100_000,
 ) -> None:
     """Be the whole of a script that makes data and lets variants take turns: [RECORDS] [PAIRS]."""
     if play(variants):
         return
-    records, pairs = asked_for(100_000, 5)
+    records, pairs = asked_for(records, 5)
     with TemporaryDirectory(prefix="nightbatch-bench-") as name:
         make(Path(name), records)
         found = in_turn(script, variants, Path(name), pairs=pairs)

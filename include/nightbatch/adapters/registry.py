@@ -125,7 +125,7 @@ def open_ports(
     if "ARROW_DEFAULT_MEMORY_POOL" not in os.environ:
         # Arrow's own keeps what was let go of: 120 MB of a process that never held more than 6 MB in Arrow at once.
         pa.set_memory_pool(pa.system_memory_pool())
-    # A chunk's records are looked through 6 times while they are on their way: 1.5 µs a record, and nothing is found.
+    # Python would look for garbage among the records that are on their way: 1.5 µs a record, and there is none.
     gc.set_threshold(max(gc.get_threshold()[0], 50_000), *gc.get_threshold()[1:])
     return Ports(
         settings=settings,

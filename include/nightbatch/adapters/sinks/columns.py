@@ -1,4 +1,4 @@
-"""Turns the JSON Schema of an answer into typed columns, and answers into record batches with these columns.
+"""Turns the JSON Schema of an answer into typed columns; `typed.py` fills them.
 
 The contract, with every mapping rule, is `docs/table-sinks.md`; a test compares it with this module.
 """
@@ -16,8 +16,6 @@ from nightbatch.adapters.sql_names import column_names, free_name
 
 WHOLE = "answer"
 """The one column of an answer that is free text, or whose schema is not of an object with properties."""
-
-INT64 = range(-(2**63), 2**63)
 
 _MAX_REFS = 20
 

@@ -12,11 +12,12 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from nightbatch.adapters.sinks.columns import INT64, AnswerColumn, Kind, sink_schema
+from nightbatch.adapters.sinks.columns import AnswerColumn, Kind, sink_schema
 from nightbatch.adapters.sql_names import OURS
 from nightbatch.core.arrow import text_array
 from nightbatch.ports import SinkContext
 
+_INT64 = range(-(2**63), 2**63)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 
@@ -132,7 +133,7 @@ def _integer_text(value: Any) -> str | None:
     # 3.0 is an integer to JSON Schema.
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str(value) if type(value) is int and value in INT64 else None
+    return str(value) if type(value) is int and value in _INT64 else None
 
 
 def _number_text(value: Any) -> str | None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 import duckdb
 import pyarrow as pa
@@ -93,23 +93,21 @@ class DuckDBSource:
             yield from chunks(names, self._rows(reader, picks), self._chunk_rows)
 
     def parts(self, window: Window, *, most: int, least_bytes: int) -> list[dict[str, Any]]:
-        """
-        Cut the rows by a hash of their key, or by ranges of it, which one query more finds by sorting the keys.
-
-        Each part runs the query, so it must give the same rows each time.
-        """
+        """Cut the rows by a hash or by ranges of their key; each part runs the query, which must give the same rows."""
         if not self._has_ranges or most < 2:
             return self._query.hash_parts(most)
-        one = copy(self)
-        one._query = ends_query(self._query, _PERCENTILES, most)
-        [(rows, ends)] = [row for chunk in one.read(window) for row in chunk.rows]
-        return key_ranges(self._query, rows, ends, least_bytes=least_bytes)
+        ends = self._asking(ends_query(self._query, _PERCENTILES, most)).read(window)
+        return key_ranges(self._query, ends, least_bytes=least_bytes)
 
     def read_part(self, window: Window, part: Mapping[str, Any], *, seen: dict[str, bool]) -> Iterator[Chunk]:
         """Stream the rows of one part; see the port. A column that is missing is refused at once, as by `read`."""
+        query = key_range(self._query, part) if "from" in part else self._of_hash(part)
+        yield from self._asking(query).read(window)
+
+    def _asking(self, query: WindowQuery) -> Self:
         one = copy(self)
-        one._query = key_range(self._query, part) if "from" in part else self._of_hash(part)
-        yield from one.read(window)
+        one._query = query
+        return one
 
     def _of_hash(self, part: Mapping[str, Any]) -> WindowQuery:
         key = quoted(part["key"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 from nightbatch.adapters.sources.query import WindowQuery
 from nightbatch.core.parts import cut
+from nightbatch.ports import Chunk
 
 ROW_BYTES = 1_000
 """What a record of a query is taken for: how large it is, nobody knows before it is read."""
@@ -30,12 +31,13 @@ def ends_query(query: WindowQuery, percentiles: str, most: int) -> WindowQuery:
     return query.asking(f"count(*) AS nb_rows, {ends} AS nb_ends")
 
 
-def key_ranges(query: WindowQuery, rows: int, ends: Sequence[str] | None, *, least_bytes: int) -> list[dict[str, Any]]:
+def key_ranges(query: WindowQuery, answer: Iterable[Chunk], *, least_bytes: int) -> list[dict[str, Any]]:
     """
-    Cut a query where its keys were cut, into ranges of about as many rows each; small ones are merged.
+    Cut a query where the answer to its `ends_query` says, in ranges of about as many rows each; small ones are merged.
 
     Each key is in one range, and rows without a key are in the first one.
     """
+    [(rows, ends)] = [row for chunk in answer for row in chunk.rows]
     cuts = ends or ()
     count = len(cuts) + 1
     pieces = cut([rows * ROW_BYTES // count] * count, most=count, least=least_bytes)
