@@ -217,9 +217,12 @@ def test_every_figure_can_be_counted_again(folder: Path, told: dict[str, Any]) -
         shown = ", ".join(f"{count:,} {answer}" for answer, count in sorted(counts.items()))
         assert f"people say {label}: answered {shown}" in told["text"]
     assert ", ".join(f"{topic} {count:,}" for topic, count in main_topics.most_common()) in told["text"]
-    assert counted["review_sentiment"]["alerts"] == {
-        f"{kind} by {channel}": 1 for kind in ("at_risk", "late", "over", "report") for channel in ("mail", "slack")
-    }
+    alerts = counted["review_sentiment"]["alerts"]
+    for channel in ("mail", "slack"):
+        assert [alerts[f"{kind} by {channel}"] for kind in ("late", "over", "report")] == [1, 1, 1]
+        # From 05:30 to 07:00 UTC last night's run, which unpausing starts, is at risk too. Whichever is seen first is
+        # the one that people hear of; the other is counted.
+        assert of_both_nights[f"at_risk by {channel}"] == 1
     for found in counted.values():
         assert found["pulled"] == 3_708 == found["loaded"] + sum(found["dead_letters"].values())
         assert len(found["sent_again"]) >= 4
