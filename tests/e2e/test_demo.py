@@ -207,6 +207,7 @@ def test_every_figure_can_be_counted_again(folder: Path, told: dict[str, Any]) -
         main_topics = Counter(answers(s3).column("main_topic").to_pylist())
         for job, found in counted.items():
             found["alerts"] = arrived(mail, slack, told["figures"][job]["run"])
+            of_both_nights = arrived(mail, slack, "review_sentiment/")
 
     for job, found in counted.items():
         figures = told["figures"][job]
