@@ -222,8 +222,8 @@ def test_every_figure_can_be_counted_again(folder: Path, told: dict[str, Any]) -
     for channel in ("mail", "slack"):
         assert [alerts[f"{kind} by {channel}"] for kind in ("late", "over", "report")] == [1, 1, 1]
         # From 05:30 to 07:00 UTC last night's run, which unpausing starts, is at risk too. Whichever is seen first is
-        # the one that people hear of; the other is counted.
-        assert of_both_nights[f"at_risk by {channel}"] == 1
+        # the one that people hear of, and the other is counted; both are told where they are seen at one instant.
+        assert of_both_nights[f"at_risk by {channel}"] in (1, 2)
     for found in counted.values():
         assert found["pulled"] == 3_708 == found["loaded"] + sum(found["dead_letters"].values())
         assert len(found["sent_again"]) >= 4
