@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
 
-from nightbatch.adapters.duckdb_connection import address, connected, file_of, translated
+from nightbatch.adapters.duckdb_connection import address, connected, file_of, limit, memory_limits, translated
 from nightbatch.adapters.sinks.columns import Kind
 from nightbatch.adapters.sinks.table import GIVEN, NEVER_NULL, ORDER, Found, Layout, Table, column_of, owner_of
 from nightbatch.errors import BadSink
+from nightbatch.logs import logger
 from nightbatch.ports import Connection, GivenAnswer, HeldAnswer, MergeCounts, SinkContext
+
+log = logger(__name__)
+
+T = TypeVar("T")
 
 KNOWN_ROWS = 10_000
 """Rows of a chunk of `known`."""
@@ -106,68 +112,70 @@ class DuckDBSink:
     def prepare(self, context: SinkContext) -> None:
         """Create or extend both tables and check types and owner; see `Sink.prepare`."""
         file_of(self._connection).parent.mkdir(parents=True, exist_ok=True)
-        with self._transaction() as database:
-            for table in (self.layout.answers, self.layout.dead):
-                self._prepare_table(database, table, context.job)
+        with self._opened() as database:
+            self._in_transaction(database, partial(self._prepare_tables, job=context.job))
 
     def merge(self, context: SinkContext, part: str, batches: Iterable[pa.RecordBatch]) -> MergeCounts:
         """Merge the answers of a part; see `Sink.merge`. Of two rows with one key the later round counts."""
-        with self._transaction() as database:
+        with self._opened() as database:
             rows = (self.layout.answer_rows(batch, context) for batch in batches)
             _copy(database, self.layout.answers, rows)
-            database.execute(self._filled(_MERGE, self.layout.answers)).fetchall()
-            database.execute(self._filled(_EXHUME, self.layout.answers)).fetchall()
-            offered, newer = database.execute(self._filled(_COUNT, self.layout.answers)).fetchall()[0]
+            offered, newer = self._in_transaction(database, self._merge)
         return MergeCounts(offered=offered, merged=offered - newer, newer_kept=newer)
 
     def bury(self, context: SinkContext, part: str, batches: Iterable[pa.RecordBatch]) -> int:
         """Write dead letters; gives how many there were in the part. See `Sink.bury`."""
-        with self._transaction() as database:
+        with self._opened() as database:
             rows = (self.layout.dead_rows(batch, context) for batch in batches)
             offered = _copy(database, self.layout.dead, rows)
-            database.execute(self._filled(_OVERTAKEN, self.layout.dead)).fetchall()
-            database.execute(self._filled(_MERGE, self.layout.dead)).fetchall()
+            self._in_transaction(database, self._bury)
         return offered
 
     def known(self) -> Iterator[list[tuple[str, str, datetime]]]:
         """Stream (key, fingerprint, window end) of every answer; see `Sink.known`."""
-        if not file_of(self._connection).exists():
-            return
         key, table = _quoted(self.layout.key_column), _identifier(self.layout.answers)
         # As a number, because DuckDB makes a time with a zone only with the help of pytz.
         query = f"SELECT {key}, nb_fingerprint, epoch_us(nb_window_end) FROM {table}"  # noqa: S608 - quoted names, no values
-        with translated(self.identity, BadSink), connected(self._connection, read_only=True) as database:
-            if not database.execute(_FIND, _names(self.layout.answers)).fetchall():
-                return
-            rows = database.execute(query)
-            while chunk := rows.fetchmany(KNOWN_ROWS):
-                yield [(key, print_, _EPOCH + timedelta(microseconds=end_us)) for key, print_, end_us in chunk]
+        for chunk in self._stream(query):
+            yield [(key, print_, _EPOCH + timedelta(microseconds=end_us)) for key, print_, end_us in chunk]
 
     def held(self, since: SinkContext) -> Iterator[list[HeldAnswer]]:
         """Stream the answers of this run and of those that are not older; see `Sink.held`."""
-        if not file_of(self._connection).exists():
-            return
         query = _HELD.format(key=_quoted(self.layout.key_column), table=_identifier(self.layout.answers))
         end_us = (since.window.end - _EPOCH) // timedelta(microseconds=1)
-        with translated(self.identity, BadSink), connected(self._connection, read_only=True) as database:
-            if not database.execute(_FIND, _names(self.layout.answers)).fetchall():
-                return
-            rows = database.execute(query, [end_us, since.generation, since.run])
-            while chunk := rows.fetchmany(KNOWN_ROWS):
-                yield [HeldAnswer(*row) for row in chunk]
+        for chunk in self._stream(query, [end_us, since.generation, since.run]):
+            yield [HeldAnswer(*row) for row in chunk]
 
     def given(self, field: str) -> Iterator[list[GivenAnswer]]:
         """Stream one field of every answer; see `Sink.given`."""
         names = [self.layout.key_column, column_of(self.layout.answer_fields, field, sink=self.identity), *GIVEN]
+        query = f"SELECT {', '.join(map(_quoted, names))} FROM {_identifier(self.layout.answers)}"  # noqa: S608 - quoted
+        for chunk in self._stream(query):
+            yield [GivenAnswer(*row) for row in chunk]
+
+    def _stream(self, query: str, values: Sequence[Any] = ()) -> Iterator[list[tuple[Any, ...]]]:
+        """Stream what a query says of the answers; nothing where there is no table of them yet."""
         if not file_of(self._connection).exists():
             return
-        query = f"SELECT {', '.join(map(_quoted, names))} FROM {_identifier(self.layout.answers)}"  # noqa: S608 - quoted
         with translated(self.identity, BadSink), connected(self._connection, read_only=True) as database:
-            if not database.execute(_FIND, _names(self.layout.answers)).fetchall():
-                return
-            rows = database.execute(query)
-            while chunk := rows.fetchmany(KNOWN_ROWS):
-                yield [GivenAnswer(*row) for row in chunk]
+            if database.execute(_FIND, _names(self.layout.answers)).fetchall():
+                rows = database.execute(query, values)
+                while chunk := rows.fetchmany(KNOWN_ROWS):
+                    yield chunk
+
+    def _prepare_tables(self, database: duckdb.DuckDBPyConnection, job: str) -> None:
+        for table in (self.layout.answers, self.layout.dead):
+            self._prepare_table(database, table, job)
+
+    def _merge(self, database: duckdb.DuckDBPyConnection) -> tuple[int, int]:
+        database.execute(self._filled(_MERGE, self.layout.answers)).fetchall()
+        database.execute(self._filled(_EXHUME, self.layout.answers)).fetchall()
+        offered, newer = database.execute(self._filled(_COUNT, self.layout.answers)).fetchall()[0]
+        return offered, newer
+
+    def _bury(self, database: duckdb.DuckDBPyConnection) -> None:
+        database.execute(self._filled(_OVERTAKEN, self.layout.dead)).fetchall()
+        database.execute(self._filled(_MERGE, self.layout.dead)).fetchall()
 
     def _prepare_table(self, database: duckdb.DuckDBPyConnection, table: Table, job: str) -> None:
         kind = database.execute(_FIND, _names(table)).fetchall()
@@ -193,12 +201,23 @@ class DuckDBSink:
             _mark(database, table, job)
 
     @contextmanager
-    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _opened(self) -> Iterator[duckdb.DuckDBPyConnection]:
         with translated(self.identity, BadSink), connected(self._connection, read_only=False) as database:
-            database.execute("BEGIN TRANSACTION").fetchall()
             yield database
-            # Not after an error, where COMMIT would roll back in silence; closing rolls back too.
-            database.execute("COMMIT").fetchall()
+
+    def _in_transaction(self, database: duckdb.DuckDBPyConnection, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """Do all of it or nothing; what cannot be done in so much memory is done again with more."""
+        *limits, last = memory_limits(self._connection)
+        for memory in limits:
+            limit(database, self._connection, memory)
+            try:
+                return _at_once(database, work)
+            except duckdb.OutOfMemoryException:
+                database.execute("ROLLBACK").fetchall()
+                log.warning("%s: %s of memory are too little for this, and it is done again with more; say how much "
+                            "with `memory_limit` in the connection's extra", self.identity, memory)  # fmt: skip
+        limit(database, self._connection, last)
+        return _at_once(database, work)
 
     def _filled(self, template: str, table: Table) -> str:
         columns = [_quoted(name) for name in table.columns]
@@ -216,6 +235,14 @@ class DuckDBSink:
             offered_order=", ".join(f"EXCLUDED.{name}" for name in ORDER),
             part_order=", ".join(f"part.{name}" for name in ORDER),
         )
+
+
+def _at_once(database: duckdb.DuckDBPyConnection, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+    database.execute("BEGIN TRANSACTION").fetchall()
+    found = work(database)
+    # Not after an error, where COMMIT would roll back in silence; closing rolls back too.
+    database.execute("COMMIT").fetchall()
+    return found
 
 
 def _copy(database: duckdb.DuckDBPyConnection, table: Table, batches: Iterable[pa.RecordBatch]) -> int:
