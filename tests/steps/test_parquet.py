@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
+from io import BytesIO
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,6 +68,19 @@ def test_many_rows_are_read_a_few_at_a_time() -> None:
 
     assert sum(sizes) == count
     assert max(sizes) <= ROWS_AT_A_TIME
+
+
+def test_rows_of_long_texts_are_written_in_smaller_groups() -> None:
+    store = MemoryStore()
+    with row_writer(store, "a.parquet", SCHEMA, at_a_time=2) as out:
+        out.extend([(str(number), number) for number in range(3)])
+        out.add(("3", 3))
+        out.add(("4", 4))
+
+    file = pq.ParquetFile(BytesIO(store.files["a.parquet"]))
+
+    assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [2, 2, 1]
+    assert file.read().column(1).to_pylist() == [0, 1, 2, 3, 4]
 
 
 def test_a_writer_that_dies_leaves_no_file() -> None:

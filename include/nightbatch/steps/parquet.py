@@ -16,6 +16,8 @@ from nightbatch.core.arrow import text_array
 from nightbatch.ports import Store
 
 ROWS_AT_A_TIME = 1_000
+TEXTS_AT_A_TIME = 250
+"""Of rows that hold whole texts: a thousand of them, and what is made of these to be written, would be some 15 MB."""
 
 _OFTEN_THE_SAME = ("kind", "reason", "detail", "model", "system")
 """Columns of texts that many rows have in common."""
@@ -34,8 +36,8 @@ class Readable(Protocol):
 class RowWriter:
     """Collects rows and writes them in row groups; its memory is one group."""
 
-    def __init__(self, writer: Any, schema: pa.Schema) -> None:
-        self._writer, self._schema = writer, schema
+    def __init__(self, writer: Any, schema: pa.Schema, *, at_a_time: int = ROWS_AT_A_TIME) -> None:
+        self._writer, self._schema, self._at_a_time = writer, schema, at_a_time
         self._rows: list[Sequence[Any]] = []
         self.count = 0
         self.sha256 = ""
@@ -45,7 +47,7 @@ class RowWriter:
         """Add one row, its values in the schema's order."""
         self._rows.append(row)
         self.count += 1
-        if len(self._rows) >= ROWS_AT_A_TIME:
+        if len(self._rows) >= self._at_a_time:
             self.flush()
 
     def extend(self, rows: Sequence[Sequence[Any]]) -> None:
@@ -53,10 +55,10 @@ class RowWriter:
         self.count += len(rows)
         start = 0
         while start < len(rows):
-            end = start + ROWS_AT_A_TIME - len(self._rows)
+            end = start + self._at_a_time - len(self._rows)
             self._rows += rows[start:end]
             start = end
-            if len(self._rows) >= ROWS_AT_A_TIME:
+            if len(self._rows) >= self._at_a_time:
                 self.flush()
 
     def flush(self) -> None:
@@ -111,8 +113,8 @@ def _text(value: Any) -> str:
 
 
 @contextmanager
-def row_writer(store: Store, name: str, schema: pa.Schema) -> Iterator[RowWriter]:
-    """Write a Parquet file row by row; it appears whole at the end, or not at all."""
+def row_writer(store: Store, name: str, schema: pa.Schema, *, at_a_time: int = ROWS_AT_A_TIME) -> Iterator[RowWriter]:
+    """Write a Parquet file row by row, in groups of so many; it appears whole at the end, or not at all."""
     import pyarrow.parquet as pq  # 0.6 CPU s, so only where a file is really written
 
     with store.writer(name) as file:
@@ -122,7 +124,7 @@ def row_writer(store: Store, name: str, schema: pa.Schema) -> Iterator[RowWriter
         with pq.ParquetWriter(
             hashed, schema, compression="zstd", use_dictionary=often, write_statistics=False
         ) as parquet:
-            rows = RowWriter(parquet, schema)
+            rows = RowWriter(parquet, schema, at_a_time=at_a_time)
             yield rows
             rows.flush()
         rows.sha256 = hashed.sha.hexdigest()

@@ -26,7 +26,7 @@ from .fill import WINDOW_END, Carried, Request, ShardFiller, filling, numbers
 from .lanes import packing_lane
 from .letters import Reckoning
 from .load import Copies, context_of, duplicates_of
-from .parquet import RowWriter, read_batches, read_rows, row_writer
+from .parquet import TEXTS_AT_A_TIME, RowWriter, read_batches, read_rows, row_writer
 from .read_back import carried_by, reader_of
 from .redact import as_rendered
 from .release import decided
@@ -87,8 +87,10 @@ def _seal(ports: Ports, job: Job, run: str, seals: int, *, has_rounds: bool, is_
             seals,
             folder,
             has_rounds,
-            dead=stack.enter_context(row_writer(ports.store, dead_name, DEAD_SCHEMA)),
-            pending=stack.enter_context(row_writer(ports.store, pending_name, PENDING_SCHEMA)),
+            dead=stack.enter_context(row_writer(ports.store, dead_name, DEAD_SCHEMA, at_a_time=TEXTS_AT_A_TIME)),
+            pending=stack.enter_context(
+                row_writer(ports.store, pending_name, PENDING_SCHEMA, at_a_time=TEXTS_AT_A_TIME)
+            ),
         )
         with filling(sorting.fillers.values()):
             for shard in shards:
@@ -200,8 +202,7 @@ class _Sorting:
         if shard.state is ShardState.HELD:
             index = read_rows(self.ports.store, shard.plan.index_name, ("key", "fingerprint", "sends"))
             for row, (key, fingerprint, sends) in enumerate(index):
-                reason = Reason(shard.held_reason)
-                yield row, _BadRow(VerdictKind.ACCOUNT, reason, "", key, fingerprint, sends)
+                yield row, _BadRow(VerdictKind.ACCOUNT, Reason(shard.held_reason), "", key, fingerprint, sends)
             return
         kinds = read_rows(self.ports.store, shard.verdicts_name, ("row", "kind"))
         good = {row for row, kind in kinds if kind == VerdictKind.GOOD}
@@ -226,8 +227,7 @@ class _Sorting:
 
     def _fate(self, shard: Shard, row: _BadRow) -> Choice:
         """Give a row its fate; of a run that was dropped nothing is sent again, and nothing is left for another run."""
-        choice = self._choose(shard, row)
-        return Choice(Fate.DEAD) if self._drops else choice
+        return Choice(Fate.DEAD) if self._drops else self._choose(shard, row)
 
     def _helpful(self, shard: Shard, row: _BadRow, choice: Choice) -> Choice:
         """Take out of a choice what can not help this question."""
