@@ -5,9 +5,9 @@ Run every benchmark, or name those to run, and print the table of what was asked
     .venv/bin/python benchmarks/table.py prepare night
     .venv/bin/python benchmarks/table.py --write
 
-`--write` runs nothing: it makes the table of docs/performance.md, and its pictures, of what was found last, which is
-left in `.bench/`. CPU seconds are told, and still a busy machine makes them half as many again. How many minutes each
-takes on two quiet cores, and what of, by its defaults:
+`--write` runs nothing: it puts what was found last, which is left in `.bench/`, into the table of docs/performance.md
+and its pictures; lines about what was not measured anew stay as they are. CPU seconds are told, and still a busy
+machine makes them half as many again. How many minutes each takes on two quiet cores, and what of, by its defaults:
 
     imports          1   five turns
     prepare          4   100,000 records, five turns; a minute more the first time, for the peer's environment
@@ -63,13 +63,7 @@ PAGE = FOLDER.parent / "docs" / "performance.md"
 def main() -> int:
     """Run them in turn; 0 if every target was met."""
     if sys.argv[1:] == ["--write"]:
-        table = "\n".join(lines_of(SCRIPTS))
-        text = re.sub(
-            r"(?s)(<!-- figures -->\n).*(<!-- end -->)",
-            lambda found: f"{found[1]}{table}\n{found[2]}",
-            PAGE.read_text(),
-        )
-        PAGE.write_text(text)
+        PAGE.write_text(written(PAGE.read_text(), list(lines_of(SCRIPTS))))
         subprocess.run([sys.executable, str(FOLDER / "plots.py")], check=True)
         return 0
     wanted = sys.argv[1:] or SCRIPTS
@@ -82,6 +76,19 @@ def main() -> int:
         print(f"    took {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
     print("\n".join(lines_of(wanted)))
     return 1 if any(row["is_met"] is False for row in rows_of(wanted)) else 0
+
+
+def written(page: str, lines: list[str]) -> str:
+    """Put the lines of a table into a page: each in the place of the one about the same part, the others below."""
+    before, table, after = re.split(r"(?s)(?<=<!-- figures -->\n)(.*)(?=<!-- end -->)", page)
+    kept = {_part(line): line for line in table.splitlines() if line.startswith("| ")}
+    *rows, versions = lines
+    kept |= {_part(line): line for line in rows}
+    return "\n".join([before.rstrip("\n"), *kept.values(), versions, after])
+
+
+def _part(line: str) -> str:
+    return line.split(" | ")[0]
 
 
 def rows_of(names: Sequence[str]) -> list[dict[str, Any]]:
