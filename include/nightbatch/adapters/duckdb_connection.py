@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -116,22 +114,23 @@ def _writer_of(path: Path) -> threading.Lock:
 
 
 def _session(connection: Connection, *, read_only: bool, memory: str | None) -> Iterator[duckdb.DuckDBPyConnection]:
-    try:
-        database = _open(file_of(connection), read_only=read_only)
-    except (duckdb.IOException, duckdb.ConnectionException) as error:
-        if any(words in str(error) for words in _LASTING):
-            remedy = "Set its host to a DuckDB file that this account may read and write."
-            raise ConnectionInvalid(connection.conn_id, problem=_said(error), remedy=remedy) from None
-        raise StorageUnavailable(address(connection), cause=_said(error)) from None
-    try:
-        database.execute("SET TimeZone = 'UTC'")
-        # After two seconds it would draw into stdout, where `--json` promises one object.
-        database.execute("SET enable_progress_bar = false")
-        _spill_into(database, _spill_folder(file_of(connection), os.getpid()))
-        limit(database, connection, memory)
-        yield database
-    finally:
-        database.close()
+    with _spill_folder(file_of(connection)) as folder:
+        try:
+            database = _open(file_of(connection), read_only=read_only)
+        except (duckdb.IOException, duckdb.ConnectionException) as error:
+            if any(words in str(error) for words in _LASTING):
+                remedy = "Set its host to a DuckDB file that this account may read and write."
+                raise ConnectionInvalid(connection.conn_id, problem=_said(error), remedy=remedy) from None
+            raise StorageUnavailable(address(connection), cause=_said(error)) from None
+        try:
+            database.execute("SET TimeZone = 'UTC'")
+            # After two seconds it would draw into stdout, where `--json` promises one object.
+            database.execute("SET enable_progress_bar = false")
+            _spill_into(database, folder)
+            limit(database, connection, memory)
+            yield database
+        finally:
+            database.close()
 
 
 def _spill_into(database: duckdb.DuckDBPyConnection, folder: str) -> None:
@@ -142,15 +141,25 @@ def _spill_into(database: duckdb.DuckDBPyConnection, folder: str) -> None:
         database.execute(f"SET temp_directory = '{folder.replace(chr(39), chr(39) * 2)}'")
 
 
-def _spill_folder(path: Path, process: int) -> str:
-    name = hashlib.sha256(str(path).encode()).hexdigest()[:16]
-    return f"{_spill_folder_of(process).name}/{name}"
+@contextmanager
+def _spill_folder(path: Path) -> Iterator[str]:
+    """Take a folder that all sessions of this process with one file share, and remove it with the last of them."""
+    with _spills_lock:
+        folder, sessions = _spills.get(path) or (tempfile.TemporaryDirectory(prefix="nightbatch-duckdb-"), 0)
+        _spills[path] = (folder, sessions + 1)
+    try:
+        yield folder.name
+    finally:
+        with _spills_lock:
+            _, sessions = _spills.pop(path)
+            if sessions > 1:
+                _spills[path] = (folder, sessions - 1)
+            else:
+                folder.cleanup()
 
 
-@cache
-def _spill_folder_of(_process: int) -> tempfile.TemporaryDirectory[str]:
-    """Take a folder that is gone when the process ends."""
-    return tempfile.TemporaryDirectory(prefix="nightbatch-duckdb-")
+_spills: dict[Path, tuple[tempfile.TemporaryDirectory[str], int]] = {}
+_spills_lock = threading.Lock()
 
 
 def _open(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
