@@ -252,9 +252,9 @@ class Stand:
         wait_until(waiting, what=f"{count} × {task_id} of {job} to be deferred", timeout_s=timeout_s, every_s=0.5)
         return monotonic_s() - began
 
-    def told(self, job: str) -> tuple[list[str], list[str]]:
-        """List what people heard about a job: subjects of mails, and texts in Slack."""
-        about = re.compile(rf"\b{job}/\d")
+    def told(self, job: str, *, day: str = "") -> tuple[list[str], list[str]]:
+        """List what people heard about a job's windows, or those that begin so: a mail's subject, a text in Slack."""
+        about = re.compile(rf"\b{job}/{day}\d")
         mails = [mail.subject for mail in self.installation.mail.mails() if about.search(mail.text)]
         sent = self.installation.slack.messages()
         texts = [message.text for message in sent if about.search(json.dumps(message.payload))]

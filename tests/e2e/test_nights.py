@@ -32,6 +32,10 @@ FAULTS = {"transient": 0.02, "truncated": 0.02, "permanent": 0.01, "shuffle": 1}
 """Faults that one more round mends, but for the permanent one; `off_schema` adds a hint, so asks another question."""
 
 
+PAST = f"{DAYS[1]:%Y}"
+"""How the windows of the backfill begin."""
+
+
 def one_shard_in(parts: int) -> dict[str, Any]:
     """Let a night's window, 756 rows, be so many shards."""
     return {"shard": {"max_rows": -(-780 // parts)}}
@@ -142,7 +146,8 @@ def test_a_backfill_loads_exactly_the_rows_of_its_days(stand: Stand, backfill: f
     assert stand.loaded("past") == stand.keys(Window(DAYS[1], DAYS[4]))
     assert stand.vendors["past"].batch_ids() == stand.known_batches("past")
     assert stand.rows("select max(nb_round) from past") == [(1,)], "no row was sent again, so this proves less"
-    assert stand.told("past") == ([], [])
+    # From 07:00 to 08:00 UTC last night's run, which unpausing starts, is at risk, and people hear of that one.
+    assert stand.told("past", day=PAST) == ([], [])
     print(f"\n{len(found):,} rows of three days in {backfill:.1f} s")
 
 
@@ -222,7 +227,7 @@ def test_reprocessing_a_backfill_pays_nothing(stand: Stand, backfill: float) -> 
 
     assert backfilled(stand, 3) == ["success"] * 3
     assert paid() == before
-    assert stand.told("past") == ([], [])
+    assert stand.told("past", day=PAST) == ([], [])
     print(f"\nreprocessed in {monotonic_s() - began:.1f} s; the first time took {backfill:.1f} s")
 
 
