@@ -172,8 +172,8 @@ def half_parquet(module: Any, named: str, fuse: Fuse) -> None:
     real = module.row_writer
 
     @contextmanager
-    def row_writer(store: Any, name: str, schema: Any) -> Iterator[Any]:
-        with real(store, name, schema) as rows:
+    def row_writer(store: Any, name: str, schema: Any, **more: Any) -> Iterator[Any]:
+        with real(store, name, schema, **more) as rows:
             if name.rpartition("/")[2].startswith(named):
                 half = Fuse(lambda: (rows.flush(), fuse.reached()))  # type: ignore[arg-type]
                 around(rows, "add", after=half)
