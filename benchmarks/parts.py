@@ -49,4 +49,4 @@ def rows(found: Found) -> list[Row]:
 
 
 if __name__ == "__main__":
-    compare(__file__, VARIANTS, make, rows, records=500_000)
+    compare(__file__, VARIANTS, make, rows, records=1_000_000)

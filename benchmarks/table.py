@@ -11,7 +11,7 @@ machine makes them half as many again. How many minutes each takes on two quiet 
 
     imports          1   five turns
     prepare          4   100,000 records, five turns; a minute more the first time, for the peer's environment
-    parts            4   500,000 records, five turns
+    parts            8   1,000,000 records, five turns
     postgres         2   100,000 records, five turns
     collect          2   100,000 records, five turns
     load             2   100,000 records, five turns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import BinaryIO, cast
 
 import pyarrow as pa
 
@@ -17,6 +17,7 @@ from .lanes import packing_lane
 from .pack import Asked, encode
 from .parquet import RowWriter, row_writer
 from .parts import Spread, once
+from .parts_marks import marks_of
 from .progress import Progress, Watch, nobody
 from .pull import Question, Tally, pull, pull_pending
 from .redact import key_of, redact
@@ -39,6 +40,8 @@ class PartRead:
     bad_name: str
     seen: dict[str, bool]
     """Whether any of its records had an asked column; see `PartedSource.read_part`."""
+    marks_name: str = ""
+    """See `parts_marks.py`; empty in a file of a version that left none."""
 
 
 def read(ports: Ports, spread: Spread, number: int, watch: Watch = nobody) -> PartRead:
@@ -71,7 +74,7 @@ class _Reading:
         self._key = key_of(ports, self._job)
         # A folder of its own for each attempt, so that two at once cannot mix their files.
         folder = f"{spread.folder}/part-{number:03d}-{ports.clock.now():%H%M%S%f}"
-        self._bad_name = f"{folder}/bad_records.parquet"
+        self._bad_name, self._marks_name = f"{folder}/bad_records.parquet", f"{folder}/marks"
         self._filler = ShardFiller(
             ports.store,
             packing_lane(ports, self._job, 0),
@@ -83,11 +86,15 @@ class _Reading:
 
     def go(self) -> PartRead:
         ports, spread, job, tally = self._ports, self._spread, self._job, self._tally
-        with row_writer(ports.store, self._bad_name, BAD_SCHEMA) as bad, filling([self._filler]):
-            self._fill(render(pull(self._source, job, spread.reads, tally), job), bad)
+        with (
+            row_writer(ports.store, self._bad_name, BAD_SCHEMA) as bad,
+            ports.store.writer(self._marks_name) as marks,
+            filling([self._filler]),
+        ):
+            self._fill(render(pull(self._source, job, spread.reads, tally), job), bad, marks)
             waited_from = self._asked
             if self._is_last:
-                self._fill(pull_pending(ports.store, list(spread.pending), tally), bad)
+                self._fill(pull_pending(ports.store, list(spread.pending), tally), bad, marks)
             shards = self._filler.close()
         return PartRead(
             tuple(shards),
@@ -97,13 +104,15 @@ class _Reading:
             waited_from,
             self._bad_name if bad.count else "",
             self._source.seen,
+            self._marks_name,
         )
 
-    def _fill(self, parts: Iterable[list[Question]], bad: RowWriter) -> None:
+    def _fill(self, parts: Iterable[list[Question]], bad: RowWriter, marks: BinaryIO) -> None:
         tally = self._tally
         for part in redact(parts, self._ports, self._job, self._key):
             requests = [one.request() for question in part if (one := self._asked_for(question, bad))]
             self._filler.add(requests)
+            marks.write(marks_of(requests))
             self._watch(Progress("prepare", tally.pulled + tally.from_pending, note=f"{self._asked:,} requests"))
 
     def _asked_for(self, question: Question, bad: RowWriter) -> Asked | None:

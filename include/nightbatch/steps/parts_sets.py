@@ -115,9 +115,9 @@ class Sets:
             "INSERT OR IGNORE INTO dead VALUES (?, ?)", ((key, bytes_of(print_)) for key, print_ in letters)
         )
 
-    def ask(self, requests: Iterable[tuple[str, str]]) -> None:
-        """Take in (key, fingerprint) of all that can be asked, in the order of the parts."""
-        rows = ((at_of(place), key, bytes_of(print_)) for place, (key, print_) in enumerate(requests))
+    def ask(self, requests: Iterable[tuple[int, str, str]]) -> None:
+        """Take in (place, key, fingerprint) of what can be asked, in the order of the parts."""
+        rows = ((at_of(place), key, bytes_of(print_)) for place, key, print_ in requests)
         self._db.executemany("INSERT INTO rows VALUES (?, ?, ?)", rows)
 
     def wait(self, waits: Iterable[tuple[int, datetime | None]]) -> None:
@@ -129,6 +129,11 @@ class Sets:
         """Take in what cannot be asked about, in order."""
         rows = ((at_of(one.before - 1) + 1 + nth, *one[1:]) for nth, one in enumerate(bad))
         self._db.executemany("INSERT INTO bad VALUES (?, ?, ?, ?)", rows)
+
+    def keys(self) -> Iterator[str]:
+        """Stream the keys of all that was learned and buried."""
+        held = "SELECT key FROM known UNION ALL SELECT key FROM dead UNION ALL SELECT key FROM bad"
+        return (key for (key,) in self._db.execute(held))
 
     def decide(self) -> None:
         """Give every record that is not asked its fate."""

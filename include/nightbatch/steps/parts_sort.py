@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import cast
 
 import pyarrow as pa
 
@@ -20,8 +20,9 @@ from nightbatch.ports import DEAD_SCHEMA, Ports, Store
 
 from .fill import DUPLICATE_SCHEMA
 from .overlap import dead_before
-from .parquet import RowWriter, read_rows, row_writer
+from .parquet import RowWriter, read_batches, read_rows, row_writer
 from .parts import Spread, once
+from .parts_marks import Marks, marks
 from .parts_read import PartRead, read
 from .parts_sets import Bad, Fallen, Sets, sets
 from .pull import Tally
@@ -69,11 +70,11 @@ def _sort(ports: Ports, spread: Spread) -> Sorted:
     _check_columns(ports, parts)
     folder = f"{spread.folder}/sorted-{ports.clock.now():%H%M%S%f}"
     with ExitStack() as stack:
-        memory = stack.enter_context(sets())
+        memory, marked = stack.enter_context(sets()), stack.enter_context(marks())
         _learn(ports, job, spread, memory)
-        memory.ask(_requests(ports.store, parts))
-        memory.wait(_waits(ports.store, parts))
         memory.bury(_bad(ports.store, parts))
+        memory.ask(_requests(ports.store, parts, _suspects(ports.store, parts, memory, marked)))
+        memory.wait(_waits(ports.store, parts))
         memory.decide()
         names = [f"{folder}/{name}.parquet" for name in ("duplicates", "bad_records", "drops")]
         schemas = (DUPLICATE_SCHEMA, DEAD_SCHEMA, DROPS_SCHEMA)
@@ -115,10 +116,35 @@ def _learn(ports: Ports, job: Job, spread: Spread, memory: Sets) -> None:
         memory.learn_dead(dead_before(ports, job, ports.ledger.run(spread.run).window))
 
 
-def _requests(store: Store, parts: Sequence[PartRead]) -> Iterator[tuple[str, str]]:
-    """Stream key and fingerprint of all that can be asked, in the order in which it was read."""
+def _suspects(store: Store, parts: Sequence[PartRead], memory: Sets, marked: Marks) -> Sequence[int] | None:
+    """Give the places of the records to look at, sorted; None for all of them."""
+    if not all(part.marks_name for part in parts):
+        return None
+    marked.expect(memory.keys())
+    marked.copy(store, (part.marks_name for part in parts))
+    return marked.suspects()
+
+
+def _requests(
+    store: Store, parts: Sequence[PartRead], suspects: Sequence[int] | None
+) -> Iterator[tuple[int, str, str]]:
+    """Stream place, key and fingerprint of those that can be asked, in the order in which they were read."""
+    place = 0
     for shard in shards_of(parts):
-        yield from cast(Iterator[tuple[str, str]], read_rows(store, shard.index_name, ("key", "fingerprint")))
+        if not _within(suspects, place, place + shard.rows):
+            place += shard.rows
+            continue
+        for batch in read_batches(store, shard.index_name, ("key", "fingerprint")):
+            if wanted := _within(suspects, place, place + batch.num_rows):
+                rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
+                yield from ((at, key, print_) for at, (key, print_) in enumerate(rows, place) if at in wanted)
+            place += batch.num_rows
+
+
+def _within(suspects: Sequence[int] | None, start: int, end: int) -> Collection[int]:
+    if suspects is None:
+        return range(start, end)
+    return set(suspects[bisect_left(suspects, start) : bisect_left(suspects, end)])
 
 
 def _waits(store: Store, parts: Sequence[PartRead]) -> Iterator[tuple[int, datetime | None]]:
