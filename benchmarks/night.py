@@ -119,9 +119,8 @@ def rows(found: Found, records: int) -> Iterator[Row]:
         share = figures["own_s"] / records * 100_000
         seen = f"{share:.1f} s, {figures['own_mb']:.0f} MB"
         if name in LEAVES_OUT:
-            yield Row(
-                f"{part}: CPU seconds of `{name}`", "none, a peer", f"{seen} (one turn; {LEAVES_OUT[name]})", None
-            )
+            seen = f"{seen} ({LEAVES_OUT[name]})"
+            yield Row(f"{part}: CPU seconds of `{name}`", "none, a peer", seen, None, turns=1)
         else:
             yield Row(f"{part}: CPU seconds of `{name}`", asked, seen, share <= MOST_CPU_S_A_100K)
 

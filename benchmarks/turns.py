@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Mapping
 from compileall import compile_dir
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,6 +38,8 @@ class Row:
     seen: str
     is_met: bool | None
     """None where nothing was asked, and the figure is for comparison."""
+    turns: int | None = None
+    """None for as many as its script took."""
 
     def __str__(self) -> str:
         verdict = {True: "ok  ", False: "MISS", None: "    "}[self.is_met]
@@ -143,7 +145,7 @@ def finish(script: str, found: Any, rows: list[Row], *, turns: int = 1, **more: 
     folder = Path(".bench")
     folder.mkdir(exist_ok=True)
     file = folder / f"{Path(script).stem}.json"
-    told = [asdict(row) | {"turns": turns} for row in rows]
+    told = [asdict(replace(row, turns=row.turns or turns)) for row in rows]
     file.write_text(json.dumps({"found": found, "rows": told, **more}, indent=1))
 
 

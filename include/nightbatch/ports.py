@@ -275,7 +275,8 @@ class Sink(Protocol):
         """
         Stream (key, fingerprint, window end) of every answer in the sink, in chunks.
 
-        Empty where there is no sink yet.
+        Of two with one key the later one stands; a sink of files gives replaced ones too. Empty where there is no sink
+        yet.
         """
 
     def held(self, since: SinkContext) -> Iterator[list[HeldAnswer]]:

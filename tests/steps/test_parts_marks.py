@@ -118,6 +118,15 @@ def test_parts_of_a_version_that_made_no_marks_are_looked_at_in_full() -> None:
 
 
 def test_a_full_disk_is_told_as_one() -> None:
-    with marks() as marked, pytest.raises(StorageUnavailable, match="/dev/full.*No space left"):
+    with marks() as marked, pytest.raises(StorageUnavailable, match=r"/dev/full.*No space left"):
         marked._theirs = Path("/dev/full")
         marked.expect(["k1"])
+
+
+@pytest.mark.parametrize(("print_", "fates"), [("aa", []), ("bb", ["unchanged"])])
+def test_of_two_answers_to_one_key_the_later_one_counts(print_: str, fates: list[str]) -> None:
+    with parts_sets.sets() as memory:
+        memory.learn([("k", "aa", NIGHT.start), ("k", "bb", NIGHT.end)], asks_anew=False)
+        memory.ask([(0, "k", print_)])
+        memory.decide()
+        assert [fallen.fate for fallen in memory.fallen()] == fates

@@ -14,7 +14,7 @@ import pyarrow as pa
 from nightbatch.adapters.object_store import ObjectStore
 from nightbatch.adapters.sinks.columns import Kind, answer_columns, sink_schema
 from nightbatch.adapters.sinks.files_dead import read_dead_letters
-from nightbatch.adapters.sinks.files_latest import given_of, held_of, pairs_of, read_latest, winners
+from nightbatch.adapters.sinks.files_latest import given_of, held_of, known_of, pairs_of, read_latest
 from nightbatch.adapters.sinks.files_layout import (
     MARKER,
     Marker,
@@ -122,11 +122,11 @@ class FileSink:
 
     def known(self) -> Iterator[list[tuple[str, str, datetime]]]:
         """
-        Stream (key, fingerprint, window end) of the winning answers, in chunks, in no particular order.
+        Stream (key, fingerprint, window end) of every answer in the files, oldest first; see the port.
 
-        Memory: about 100 MB at most; then the disk of the temporary folder, about 250 bytes a row.
+        Memory: one chunk of one file.
         """
-        yield from winners(self._store)
+        yield from known_of(self._store)
 
     def held(self, since: SinkContext) -> Iterator[list[HeldAnswer]]:
         """Stream the answers of this run and of those that are not older, replaced ones too; see `Sink.held`."""

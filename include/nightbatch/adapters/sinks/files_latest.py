@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -24,7 +22,6 @@ from nightbatch.errors import BadSink, BadSource
 from nightbatch.ports import Connection, GivenAnswer, HeldAnswer
 
 _ROWS_AT_ONCE = 10_000
-_WINNERS = "SELECT key, arg_max(fingerprint, rank), max(rank) FROM read_parquet(?) GROUP BY key"
 
 
 def read_latest(uri: str, connection: Connection | None = None) -> pa.Table:
@@ -49,30 +46,15 @@ def read_latest(uri: str, connection: Connection | None = None) -> pa.Table:
     return pa.concat_tables(tables) if tables else _schema(kinds).empty_table()
 
 
-def winners(store: ObjectStore) -> Iterator[list[tuple[str, str, datetime]]]:
-    """Stream (key, fingerprint, window end) of the winning answers; sorts out by DuckDB, which spills to disk."""
+def known_of(store: ObjectStore) -> Iterator[list[tuple[str, str, datetime]]]:
+    """Stream (key, fingerprint, window end) of all parts, oldest first."""
     marker = read_marker(store)
-    names = parts_of(store, "answers")
-    if marker is None or not names:
+    if marker is None:
         return
-    import duckdb
-
-    ends = [rank_of(name)[0] for name in names]
-    with tempfile.TemporaryDirectory(prefix="nightbatch-known-") as folder:
-        pairs = Path(folder) / "pairs.parquet"
-        _gather(store, names, marker.key_column, pairs)
-        config: dict[str, Any] = {
-            "memory_limit": "64MB",
-            "temp_directory": folder,
-            "threads": 1,
-            "preserve_insertion_order": False,
-        }
-        with duckdb.connect(config=config) as database:
-            # After two seconds it would draw into stdout, where `--json` promises one object.
-            database.execute("SET enable_progress_bar = false")
-            found = database.execute(_WINNERS, [str(pairs)])
-            while rows := found.fetchmany(_ROWS_AT_ONCE):
-                yield [(key, fingerprint, ends[rank]) for key, fingerprint, rank in rows]
+    for name in parts_of(store, "answers"):
+        end = rank_of(name)[0]
+        for pairs in pairs_of(store, name, marker.key_column):
+            yield [(key, fingerprint, end) for key, fingerprint in pairs]
 
 
 def pairs_of(store: ObjectStore, name: str, key_column: str) -> Iterator[list[tuple[str, str]]]:
@@ -103,19 +85,6 @@ def given_of(store: ObjectStore, name: str, key_column: str, column: str, kind: 
 def _usd(value: Any) -> Decimal | None:
     """Give an amount as it was written, nine decimals, from whatever number a format reads it as."""
     return None if value is None else Decimal(str(value)).quantize(Decimal("1e-9"))
-
-
-def _gather(store: ObjectStore, names: list[str], key_column: str, target: Path) -> None:
-    """Copy keys and fingerprints of all parts into one local file, with the rank of their part."""
-    import pyarrow.parquet as pq
-
-    schema = pa.schema([("key", pa.string()), ("fingerprint", pa.string()), ("rank", pa.int64())])
-    with pq.ParquetWriter(target, schema, compression="zstd", use_dictionary=False) as writer:
-        for rank, name in enumerate(names):
-            for pairs in pairs_of(store, name, key_column):
-                columns = [text_array([key for key, _ in pairs]), text_array([fingerprint for _, fingerprint in pairs])]
-                ranks = whole_numbers(array("q", [rank]) * len(pairs))
-                writer.write_batch(pa.RecordBatch.from_arrays([*columns, ranks], schema=schema))
 
 
 # --- one part into a table ----------------------------------------------------------------------------------------
