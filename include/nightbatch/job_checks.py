@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .core.profile import Measure, fields_of
 from .core.request import Endpoint
 from .job_ends import FileSinkSpec, FileSourceSpec, FrameSourceSpec, QuerySourceSpec, TableSinkSpec
 
@@ -127,9 +126,13 @@ def _deadline_problems(job: Job) -> Iterator[Found]:
 
 
 def _quality_problems(job: Job) -> Iterator[Found]:
+    if job.quality is None:
+        return
+    from .core.profile import Measure, fields_of  # here, so that only jobs with bounds pay for it
+
     known = [] if job.prompt.embed is not None else fields_of(job.answer.json_schema)
     names = [one.name for one in known if one.measure is not Measure.VALUES]
-    for name in job.quality.ranges if job.quality is not None else ():
+    for name in job.quality.ranges:
         if name not in names:
             remedy = f"Name one of: {', '.join(names)}" if names else "Remove it: no field has numbers or texts"
             yield ("quality", "ranges", name), "no field of the answer has numbers or texts under this name", remedy

@@ -19,8 +19,8 @@ from pydantic import (
     model_validator,
 )
 
-from .core.answer import compiled
 from .core.request import Endpoint
+from .core.schema import compiled
 from .core.template import BadTemplateError, PromptTemplate
 from .job_schema import closed, required, strict_problems
 from .job_values import ClockTime, Duration, Size, fault, raise_faults

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
 
-from .core.profile import Band
-from .core.quality import Bounds
 from .job_parts import Part
 from .job_values import fault
+
+if TYPE_CHECKING:
+    from .core.profile import Band
+    from .core.quality import Bounds
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -33,6 +35,8 @@ class RangeSpec(Part):
 
     def band(self) -> Band:
         """Give it as `core` reckons with it."""
+        from .core.profile import Band  # here, since only a run reckons: a parse of Dag files is spared 4 ms
+
         return Band(self.min, self.max)
 
 
@@ -64,5 +68,7 @@ class QualitySpec(Part):
 
     def bounds(self) -> Bounds:
         """Give all of it as `core` reckons with it."""
+        from .core.quality import Bounds
+
         plain = {name: getattr(self, name) for name in type(self).model_fields if name != "ranges"}
         return Bounds(**plain, ranges=self.bands())

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from .core.redaction import pattern_problem
 from .job_parts import Part
 from .job_values import fault
 
@@ -14,6 +13,8 @@ Kind = Annotated[str, StringConstraints(pattern=r"^[a-z]{1,20}$")]
 
 
 def _pattern(text: str) -> str:
+    from .core.redaction import pattern_problem  # here, so that only jobs that redact pay for it
+
     problem = pattern_problem(text)
     if problem:
         raise fault(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import zoneinfo
 from collections.abc import Iterable
@@ -44,6 +43,8 @@ def raise_faults(title: str, faults: Iterable[tuple[tuple[str | int, ...], str, 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Give the known word that is most like this one, or an empty text."""
+    import difflib  # here, since only a wrong word needs it, and every parse of a Dag file would pay for it
+
     return next(iter(difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)), "")
 
 

@@ -6,11 +6,11 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
-import jsonschema_rs
 import orjson
 
+from .schema import compiled, values_of
 from .verdict import GOOD, Reason, Verdict, VerdictKind
 
 MAX_BYTES = 10_000_000
@@ -20,7 +20,6 @@ MAX_DEPTH = 64
 """Deepest nesting of arrays and objects. Parsers here stop at 1,024, many databases and readers far earlier."""
 
 _FENCED = re.compile(r"```[ \t]*[A-Za-z0-9_+-]*[ \t]*\r?\n(.*)\n?[ \t]*```", re.DOTALL)
-_DIALECT = re.compile(r"https?://json-schema\.org/(draft/20(19-09|20-12)|draft-0[467])/schema#?$")
 
 
 def canonical(text: str) -> str:
@@ -103,30 +102,6 @@ class AnswerChecker:
         return f"at /{'/'.join(parts)}: breaks `{keyword}`"
 
 
-def compiled(schema: Mapping[str, Any]) -> jsonschema_rs.Validator:
-    """
-    Compile a JSON Schema (2020-12 unless it says otherwise).
-
-    Raises ValueError, with a message that is fit for people, for what is no schema. Fetches nothing: a `$ref` to
-    another document is an error.
-    """
-    # The checker would fetch an unknown dialect from wherever the schema says.
-    if any(not _DIALECT.match(str(dialect)) for dialect in _values(schema, "$schema")):
-        raise ValueError("at /$schema: names a dialect other than those of json-schema.org")
-    try:
-        # Both raise the same error; the first says in terms of the meta schema what is wrong.
-        jsonschema_rs.meta.validate(dict(schema))
-        return jsonschema_rs.validator_for(dict(schema), retriever=_fetch_nothing)
-    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
-        place = "/".join(str(part) for part in getattr(error, "instance_path", ()))
-        message = getattr(error, "message", str(error)).splitlines()[0]
-        raise ValueError(f"at /{place}: {message}") from error
-
-
-def _fetch_nothing(uri: str) -> NoReturn:
-    raise LookupError(f"nothing is fetched, so {uri} cannot be followed")
-
-
 def _bad(reason: Reason, detail: str) -> Verdict:
     return Verdict(VerdictKind.CHANGE, reason, detail)
 
@@ -196,18 +171,6 @@ def _inner(outer: dict[str, Any] | list[Any]) -> Any:
 
 def _property_names(schema: Mapping[str, Any]) -> Iterator[str]:
     """Give the names of all properties that the schema's author wrote."""
-    for properties in _values(schema, "properties"):
+    for properties in values_of(schema, "properties"):
         if isinstance(properties, Mapping):
             yield from properties
-
-
-def _values(schema: Any, key: str) -> Iterator[Any]:
-    """Walk a schema for everything that stands under a key."""
-    if isinstance(schema, Mapping):
-        if key in schema:
-            yield schema[key]
-        for inner in schema.values():
-            yield from _values(inner, key)
-    elif isinstance(schema, list | tuple):
-        for inner in schema:
-            yield from _values(inner, key)

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from .reason import Reason
 from .result import ErrorKind, Finish, Outcome, Result
+
+__all__ = ["CUT_OFF", "GOOD", "MISSING", "Check", "Reason", "Verdict", "VerdictKind", "judge", "judge_without_answer"]
 
 
 class VerdictKind(StrEnum):
@@ -21,35 +24,6 @@ class VerdictKind(StrEnum):
     """No retry can help."""
     ACCOUNT = "account"
     """The account stops the run; the row stays pending."""
-
-
-class Reason(StrEnum):
-    """Why a row is not good; the words people see in dead letters and reports."""
-
-    NONE = ""
-    EXPIRED = "expired"
-    CANCELLED = "cancelled"
-    MISSING = "missing"
-    TRANSIENT = "transient_error"
-    TRUNCATED = "truncated"
-    REFUSED = "refused"
-    PAUSED = "paused"
-    EMPTY = "empty_answer"
-    NOT_JSON = "not_json"
-    OFF_SCHEMA = "off_schema"
-    INVALID_REQUEST = "invalid_request"
-    ACCOUNT = "account_trouble"
-    UNREADABLE = "unreadable_result"
-    BUDGET = "budget"
-    NOT_SENT = "not_sent"
-    BAD_KEY = "bad_key"
-    DUPLICATE_KEY = "duplicate_key"
-    BAD_RECORD = "bad_record"
-    TOO_LARGE = "too_large"
-    REQUEST_REFUSED = "request_refused"
-    CANARY = "canary"
-    DISCARDED = "discarded"
-    QUEUE = "queue_too_small"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from airflow.sdk.definitions.deadline import (
 )
 
 from nightbatch.core.deadline import DeadlineRule
-from nightbatch.core.window import Window
 from nightbatch.job import Job
 from nightbatch.job_sealed import facts_of, unsealed
 
@@ -124,6 +123,7 @@ async def tell_deadline(
 
 def _tell(ports: Ports, job: Job, kind: Literal["at_risk", "late"], due: datetime, details: dict[str, Any]) -> None:
     from nightbatch import flow
+    from nightbatch.core.window import Window
 
     conf = details.get("conf") or {}
     start = conf.get("window_start") or details.get("data_interval_start")

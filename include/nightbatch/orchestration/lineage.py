@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from nightbatch.core.lineage import places_of
 from nightbatch.job import Job
 
 from .connections import airflow_connection
@@ -22,6 +21,7 @@ class DatasetsOfAJob:
         from openlineage.client.event_v2 import Dataset
 
         from nightbatch.adapters.registry import open_sink, open_source
+        from nightbatch.core.lineage import places_of
 
         def datasets(identity: str) -> list[Dataset]:
             return [Dataset(namespace=place.namespace, name=place.name) for place in places_of(identity)]

@@ -15,10 +15,8 @@ from airflow.configuration import conf
 from airflow.sdk import BaseOperator, BaseOperatorLink, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from nightbatch.core.ids import ShardRef
 from nightbatch.errors import RunOverlaps
 from nightbatch.job import Job
-from nightbatch.steps.outcome import Waiting
 
 from .connections import task_ports
 from .failures import airflow_failures
@@ -28,7 +26,9 @@ from .waking import note_look, trigger_for, wait_for_window
 from .windows import options_of, window_of
 
 if TYPE_CHECKING:
+    from nightbatch.core.ids import ShardRef
     from nightbatch.ports import Ports, RoundPlan
+    from nightbatch.steps.outcome import Waiting
 
 RUN_KEY = "run"
 """XCom key under which `prepare` names the run in the ledger."""
@@ -150,9 +150,11 @@ class BatchSensor(DatasetsOfAJob, BaseOperator):
     def execute(self, context: Any, event: Any = None) -> None:
         """Move the shard on as far as it goes now; looks once before it defers."""
         get_current_context()["shard_name"] = self.shard["name"]  # type: ignore[typeddict-unknown-key]  # for labels
-        ref = ShardRef(self.shard["run"], self.shard["round"], self.shard["shard"])
         from nightbatch import flow
+        from nightbatch.core.ids import ShardRef
+        from nightbatch.steps.outcome import Waiting
 
+        ref = ShardRef(self.shard["run"], self.shard["round"], self.shard["shard"])
         with airflow_failures():
             ports = task_ports(self.job)
             if event is None:
@@ -206,6 +208,8 @@ def _others_under_way(ti: Any) -> int:
 
 
 def _wait_for(ports: Ports, others: int) -> Waiting:
+    from nightbatch.steps.outcome import Waiting
+
     until = ports.clock.now() + timedelta(seconds=ports.settings.poll_from_s)
     return Waiting(until, f"waits for {others} other tasks of this run")
 

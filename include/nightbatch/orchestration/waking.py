@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, NoReturn
 
 from airflow.sdk import BaseOperator
 
-from nightbatch.core.batch import BatchState, BatchStatus
-from nightbatch.core.ids import ShardRef
 from nightbatch.errors import RunOverlaps
 from nightbatch.job import Job
-from nightbatch.steps.outcome import Waiting
 
 from .versions import warn_of_triggerer
 from .windows import instant
 
 if TYPE_CHECKING:
+    from nightbatch.core.ids import ShardRef
     from nightbatch.ports import Ports
+    from nightbatch.steps.outcome import Waiting
 
     from .trigger import ShardTrigger
 
@@ -29,6 +28,7 @@ def note_look(ports: Ports, job: Job, ref: ShardRef, event: Mapping[str, str]) -
 
     It waited for hours and wrote nothing; without this, one 404 now would look like the end of a long absence.
     """
+    from nightbatch.core.batch import BatchState, BatchStatus
     from nightbatch.steps.tell import wants
     from nightbatch.steps.vendor_outage import count_away
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Param
 
-from nightbatch.core.verdict import Reason
-from nightbatch.core.window import Window
+from nightbatch.core.reason import Reason
 from nightbatch.errors import JobInvalid, Problem
 
 if TYPE_CHECKING:
+    from nightbatch.core.window import Window
     from nightbatch.flow import Ask, Options
 
 RETRIED = (
@@ -122,6 +122,8 @@ def window_of(context: Mapping[str, Any]) -> Window:
 
 
 def _window(start: datetime, end: datetime) -> Window:
+    from nightbatch.core.window import Window
+
     try:
         return Window(start, end)
     except ValueError as error:
