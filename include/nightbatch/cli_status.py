@@ -14,7 +14,6 @@ from rich.text import Text
 from nightbatch.cli_show import console, count, note, usd
 from nightbatch.core.shard import ShardState
 from nightbatch.core.verdict import Reason
-from nightbatch.steps.release import QUALITY, stopped
 
 if TYPE_CHECKING:
     from nightbatch.job import Job
@@ -47,6 +46,7 @@ def show(ledger: Ledger, runs: Sequence[Run], jobs: Jobs, *, now: datetime) -> N
 
 def _status_facts(ledger: Ledger, run: Run, jobs: Jobs, now: datetime) -> Iterator[tuple[str, str]]:
     from nightbatch.steps.punctual import punctuality
+    from nightbatch.steps.release import stopped
 
     shards = ledger.shards(run.run)
     reserved, spent = ledger.spent(run.run)
@@ -72,6 +72,8 @@ def _status_facts(ledger: Ledger, run: Run, jobs: Jobs, now: datetime) -> Iterat
 
 
 def _release_words(run: Run, gate: Gate) -> str:
+    from nightbatch.steps.release import QUALITY
+
     if gate.kind == QUALITY:
         look = f"nightbatch release {run.run} --look shows answers"
         return f"{look}; without --look it lets them go, with --discard it does not; then run the window again"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 import msgspec
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_exponential
 
 from nightbatch.errors import NightbatchError, Transient
 from nightbatch.job import Job
@@ -75,6 +74,9 @@ def tell(ports: Ports, run: str, message: Message, *, waits: bool = False) -> in
 
 def send(ports: Ports, notifier: Notifier, message: Message) -> None:
     """Send a message, some times where that may help; raises what the last try raised."""
+    # Here, since few processes tell anybody anything: it imports asyncio, and tornado where that is installed (45 ms).
+    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_exponential
+
     tries = Retrying(
         sleep=ports.clock.sleep,
         stop=stop_after_attempt(TRIES) | stop_after_delay(MOST_TRYING_S),

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from nightbatch.adapters.sinks.columns import ARROW_TYPES, BOOKKEEPING, WHOLE, AnswerColumn, Kind, answer_columns
 from nightbatch.adapters.sinks.typed import constant, context_texts, typed_batch
@@ -137,6 +136,8 @@ class Layout:
 
     def dead_rows(self, batch: pa.RecordBatch, context: SinkContext) -> pa.RecordBatch:
         """Turn a batch of `DEAD_SCHEMA` into rows of the table of dead letters."""
+        import pyarrow.compute as pc  # 30 ms, which who only looks for what is answered already is spared
+
         constants = context_texts(context)
         arrays = []
         for name, kind in self.dead.columns.items():
