@@ -610,8 +610,8 @@ def test_reading_job_files_imports_nothing_heavy() -> None:
     """Dag files read job files every few seconds."""
     code = (
         "import sys, nightbatch.job_file\n"
-        "print([name for name in ('pyarrow', 'airflow', 'pandas', 'sqlalchemy', 'openai', 'anthropic', 'boto3')"
-        " if name in sys.modules])"
+        "print([name for name in ('pyarrow', 'airflow', 'pandas', 'sqlalchemy', 'openai', 'anthropic', 'boto3',"
+        " 'nightbatch.core.verdict', 'nightbatch.core.money', 'nightbatch.core.profile') if name in sys.modules])"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
