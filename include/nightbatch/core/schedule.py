@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from croniter import croniter
-
 from .window import Window
+
+if TYPE_CHECKING:
+    from croniter import croniter
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Schedule:
 
     def ticks(self, since: datetime, until: datetime) -> Iterator[datetime]:
         """Stream the ticks from `since` up to `until`, both included, in UTC."""
-        cron, zone = croniter(self.cron), ZoneInfo(self.timezone)
+        cron, zone = _read(self.cron), ZoneInfo(self.timezone)
         is_hourly = cron.expanded[1] == ["*"]
         tick = _last(cron, zone, since)
         while tick <= until:
@@ -43,7 +45,13 @@ class Schedule:
 
     def last(self, at: datetime) -> datetime:
         """Give the last tick that is not later than an instant."""
-        return _last(croniter(self.cron), ZoneInfo(self.timezone), at)
+        return _last(_read(self.cron), ZoneInfo(self.timezone), at)
+
+
+def _read(line: str) -> croniter:
+    from croniter import croniter  # 10 ms, which jobs without a schedule are spared
+
+    return croniter(line)
 
 
 def _last(cron: croniter, zone: ZoneInfo, at: datetime) -> datetime:
