@@ -21,7 +21,7 @@ from pydantic import (
 
 from .core.request import Endpoint
 from .core.schema import compiled
-from .core.template import BadTemplateError, PromptTemplate
+from .core.template import BadTemplateError, PromptTemplate, check_template
 from .job_schema import closed, required, strict_problems
 from .job_values import ClockTime, Duration, Size, fault, raise_faults
 
@@ -54,7 +54,7 @@ class Part(BaseModel):
 
 def _template(text: str, *, as_system: bool = False) -> str:
     try:
-        PromptTemplate(text if as_system else "", "" if as_system else text)
+        check_template(text, as_system=as_system)
     except BadTemplateError as error:
         raise fault(str(error), "Correct the template; it is Jinja2, with a record's columns as variables") from error
     return text

@@ -54,7 +54,7 @@ class PromptTemplate:
         self._user = _Loop.of_template(user, "user template", max_chars)
         self.columns: frozenset[str] = self._system.columns | self._user.columns
         """What the templates take from a record."""
-        self._fixed_system = None if self._system.columns else self._system.constant()
+        self._fixed_system = self._system.fixed()
 
     def render(self, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> list[Messages | RenderError]:
         """
@@ -68,6 +68,13 @@ class PromptTemplate:
             return [Messages(system, user) if isinstance(user, str) else user for user in users]
         pairs = zip(self._system.render(columns, rows), users, strict=True)
         return [_joined(_encodable(system, "system template"), user) for system, user in pairs]
+
+
+def check_template(text: str, *, as_system: bool = False) -> None:
+    """Raise BadTemplateError where PromptTemplate would, for one template alone."""
+    loop = _Loop.of_template(text, "system template" if as_system else "user template", MAX_CHARS)
+    if as_system:
+        loop.fixed()
 
 
 class Deferrable:
@@ -140,8 +147,10 @@ class _Loop:
     def of_expression(cls, source: str, name: str) -> _Loop:
         return cls(lambda env: _choice(env, source), name, MAX_CHARS)
 
-    def constant(self) -> str:
-        """Render a template that takes nothing from a record."""
+    def fixed(self) -> str | None:
+        """Render a template that takes nothing from a record; None for any other."""
+        if self.columns:
+            return None
         [text] = self._each((), [()])
         if isinstance(text, RenderError):
             raise BadTemplateError(text.reason)
