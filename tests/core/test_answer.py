@@ -74,6 +74,8 @@ def test_a_good_answer_is_good_with_or_without_fences(text: str) -> None:
         "{'sentiment': 'neutral', 'confidence': 0.5}",
         '{"sentiment": "neutral", "confidence": 0.5} // sure',
         '{"sentiment": "neutral", "sentiment": "negative", "confidence": 0.5}',
+        '{"sentiment": {"a": 1, "a": 2}, "confidence": 0.5}',
+        '{"sentiment": "neutral", "confidence": 0.5, "topics": [{"a": 1, "a": 1}]}',
         '{"sentiment": "neutral", "\\u0073entiment": "negative", "confidence": 0.5}',
         '{"sentiment": "neutral", "confidence": 0.5, "topics": ["\\u003a"], "topics": []}',
         '{"sentiment": "\\ud800", "confidence": 0.5}',
