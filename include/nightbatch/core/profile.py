@@ -135,7 +135,7 @@ class Profiler:
         found = ((one, one.name, (bands or {}).get(one.name)) for one in fields_of(schema))
         self._fields = [
             # Most fields stand at the top of an answer, where one look-up finds them.
-            (one, name, band, one.is_many, one.path[0] if len(one.path) == 1 else None)
+            (one, name, band, _top(one), one.measure is Measure.VALUES, one.measure is Measure.LENGTH)
             for one, name, band in found
             if band or one.measure is not Measure.NUMBER
         ]
@@ -146,15 +146,18 @@ class Profiler:
         profile = self.profile
         profile.answers += 1
         is_object = isinstance(answer, dict)
-        for one, name, band, is_many, top in self._fields:
-            if is_many:
+        for one, name, band, top, is_counted, is_measured in self._fields:
+            if is_object and top is not None:
+                value = answer.get(top)
+            elif one.is_many:
                 for value in one.each(answer):
                     self._count(one, name, value)
                 continue
-            value = answer.get(top) if is_object and top is not None else one.of(answer)
-            if one.measure is Measure.VALUES:
+            else:
+                value = one.of(answer)
+            if is_counted:
                 self._count(one, name, value)
-            elif one.measure is Measure.LENGTH and isinstance(value, str):
+            elif is_measured and isinstance(value, str):
                 profile.chars[name] = profile.chars.get(name, 0) + len(value)
             if band is not None and not band.holds(value):
                 profile.outside[name] = profile.outside.get(name, 0) + 1
@@ -164,6 +167,10 @@ class Profiler:
         if word in one.values:
             counts = self.profile.values.setdefault(name, {})
             counts[word] = counts.get(word, 0) + 1
+
+
+def _top(one: Field) -> str | None:
+    return one.path[0] if len(one.path) == 1 and not one.is_many else None
 
 
 def values_at(path: Sequence[str], answer: Any) -> list[Any]:
