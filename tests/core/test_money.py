@@ -5,7 +5,7 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightbatch.core.money import ZERO, Cost, Rate, Usage, tokens_bound, total
+from nightbatch.core.money import ZERO, Cost, NanoRate, Rate, Usage, tokens_bound, total, usd_of
 
 tokens = st.integers(0, 10**9)
 rates = st.integers(0, 200_000).map(lambda cents: Decimal(cents) / 1000)
@@ -93,3 +93,21 @@ def test_a_vocabulary_of_bytes_never_makes_more_tokens_than_the_bound(text: byte
 @given(st.integers(0, 10**9), st.integers(0, 10**9))
 def test_a_longer_text_never_has_a_smaller_bound(one: int, other: int) -> None:
     assert tokens_bound(min(one, other)) <= tokens_bound(max(one, other))
+
+
+any_usd = (
+    st.decimals(0, 1000, places=3)
+    | st.decimals(0, 1000, places=9)
+    | st.floats(0, 1000).map(lambda usd: Decimal(str(usd)))
+)
+
+
+@given(st.builds(Rate, any_usd, any_usd, any_usd, any_usd, st.just("test")), usages())
+def test_whole_numbers_price_a_row_as_decimals_do(rate: Rate, usage: Usage) -> None:
+    assert usd_of(NanoRate(rate).cost_nanos(usage)) == rate.cost_usd(usage).quantize(Decimal("1e-9"))
+
+
+def test_half_a_billionth_goes_to_the_even_one() -> None:
+    rate = NanoRate(Rate(Decimal("0.0005"), ZERO, ZERO, ZERO, "test"))
+
+    assert [rate.cost_nanos(Usage(input_tokens=tokens)) for tokens in (1, 2, 3, 4, 5)] == [0, 1, 2, 2, 2]

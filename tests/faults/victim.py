@@ -178,6 +178,7 @@ def half_parquet(module: Any, named: str, fuse: Fuse) -> None:
                 half = Fuse(lambda: (rows.flush(), fuse.reached()))  # type: ignore[arg-type]
                 around(rows, "add", after=half)
                 around(rows, "extend", after=half)
+                around(rows, "write", after=half)
             yield rows
 
     module.row_writer = row_writer

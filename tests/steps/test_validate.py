@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from nightbatch.adapters.memory import MemoryStore, StaticPrices
 from nightbatch.core.ids import custom_id_prefix, run_code
-from nightbatch.core.money import Price, Usage
-from nightbatch.steps.parquet import read_rows
-from nightbatch.steps.validate import lines, validate
+from nightbatch.core.money import Cost, Price, Usage, total
+from nightbatch.steps.parquet import ROWS_AT_A_TIME, read_rows
+from nightbatch.steps.validate import NANO, lines, validate
 from tests.memory_stack import RATE, REALTIME, job_of, later
 from tests.steps.shards import UNHURRIED, again, stack_of, stored
 
@@ -196,3 +196,44 @@ def test_every_kind_of_token_stands_in_its_row() -> None:
     rows = list(read_rows(stack.store, shard.verdicts_name, names))
     assert [tuple(row) for row in rows] == [(100, 60, 30, 20, 15)] * 2
     assert shard.cost.usage == Usage(200, 120, 60, 40, 30)
+
+
+@UNHURRIED
+@given(
+    st.lists(
+        st.tuples(*[st.integers(0, 10**6)] * 5).filter(lambda one: one[2] + one[3] <= one[0]), min_size=1, max_size=5
+    )
+)
+def test_each_row_costs_what_exact_decimals_say(tokens) -> None:
+    """Rows are priced and added up in whole numbers; this is the long way round."""
+    stack, job = stack_of(len(tokens)), job_of(shard={"max_rows": len(tokens)})
+    shard = stored(stack, job)
+    prefix = prefix_of(stack, shard)
+    content = b"\n".join(line_of(f"{prefix}{row}", "good", tokens=list(one)) for row, one in enumerate(tokens))
+
+    rows, shard = judged(stack, shard, content, job)
+
+    used = [Usage(given, read, written, said, thought) for given, said, read, written, thought in tokens]
+    assert [cost for *_, cost in rows] == [RATE.cost_usd(usage).quantize(NANO) for usage in used]
+    assert shard.cost == total(
+        Cost(usage, RATE.cost_usd(usage).quantize(NANO), REALTIME.cost_usd(usage).quantize(NANO)) for usage in used
+    )
+
+
+def test_more_rows_than_are_written_at_once_keep_their_keys() -> None:
+    count = ROWS_AT_A_TIME + 3
+    stack, job = stack_of(count), job_of(shard={"max_rows": count})
+    shard = stored(stack, job)
+    prefix = prefix_of(stack, shard)
+    content = b"\n".join(line_of(f"{prefix}{row}", "good", text=str(row)) for row in reversed(range(1, count)))
+    index = list(read_rows(stack.store, shard.plan.index_name, ("key", "fingerprint", "sends")))
+
+    _, shard = judged(stack, shard, content, job)
+
+    names = ("row", "custom_id", "answer", "key", "fingerprint", "sends")
+    rows = list(read_rows(stack.store, shard.verdicts_name, names))
+    assert [row[:3] for row in rows] == [
+        *((row, f"{prefix}{row}", str(row)) for row in reversed(range(1, count))), (0, f"{prefix}0", None),
+    ]  # fmt: skip
+    assert [row[3:] for row in rows] == [index[row] for row, *_ in rows]
+    assert shard.counts == {"good": count - 1, "again:missing": 1}

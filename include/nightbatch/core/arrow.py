@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from array import array
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,3 +23,40 @@ def text_array(texts: Iterable[str | None], type_: pa.DataType | None = None) ->
     builder.append_values(list(texts))
     array = builder.finish()
     return array if type_ is None or array.type == type_ else array.cast(type_)
+
+
+def repeated_text_array(texts: Collection[str | None]) -> pa.Array:
+    """Give an array of texts of which many are the same: each is made once, and copied."""
+    import pyarrow as pa
+
+    distinct = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    made = text_array(distinct)
+    if len(distinct) == 1:
+        return pa.repeat(made[0], len(texts))
+    return made.take(number_array([distinct[text] for text in texts], pa.int32()))
+
+
+def number_array(numbers: Sequence[int], type_: pa.DataType) -> pa.Array:
+    """Give an array of whole numbers of 32 or 64 bits, none of them null. Raises OverflowError for a larger one."""
+    import pyarrow as pa
+
+    made = pa.py_buffer(array("i" if type_.bit_width == 32 else "q", numbers))
+    return pa.Array.from_buffers(type_, len(numbers), [None, made])
+
+
+def decimal_array(numbers: Sequence[int], type_: pa.Decimal128Type) -> pa.Array:
+    """
+    Give an array of decimals, none of them null, from whole numbers of their last digit.
+
+    Raises OverflowError for one with more digits than the type has.
+    """
+    import pyarrow as pa
+
+    if numbers and max(*numbers, -min(numbers)) >= 10 ** min(type_.precision, 18):
+        raise OverflowError(f"a number has more than {type_.precision} digits")
+    # Two words a number, the lower one first where the machine has it so; the upper one only says the sign.
+    words = array("q", bytes(16 * len(numbers)))
+    low = 0 if sys.byteorder == "little" else 1
+    words[low::2] = array("q", numbers)
+    words[1 - low :: 2] = array("q", [number >> 63 for number in numbers])
+    return pa.Array.from_buffers(type_, len(numbers), [None, pa.py_buffer(words)])

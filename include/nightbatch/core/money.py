@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 
 MILLION = Decimal(1_000_000)
 ZERO = Decimal(0)
+NANOS = 1_000_000_000
+"""Billionths of a USD in one USD; a row's cost is a whole number of them."""
 
 
 @dataclass(slots=True, unsafe_hash=True)  # never changed; not frozen: that takes four times as long to make
@@ -67,6 +70,33 @@ class Rate:
         """Price the most these tokens can cost: a cache write may cost more than plain input."""
         dearest = max(self.input_usd, self.cache_write_usd, self.cached_usd)
         return (input_tokens * dearest + output_tokens * self.output_usd) / MILLION
+
+
+class NanoRate:
+    """A rate in whole numbers, which prices rows in a fifth of the time that decimals take."""
+
+    def __init__(self, rate: Rate) -> None:
+        usd = (rate.input_usd, rate.output_usd, rate.cached_usd, rate.cache_write_usd)
+        # A token costs so many billionths: the fractions are brought to one denominator.
+        ratios = [(NANOS * over, under * int(MILLION)) for over, under in (one.as_integer_ratio() for one in usd)]
+        self._parts = parts = math.lcm(*(under // math.gcd(over, under) for over, under in ratios))
+        self._input, self._output, self._cached, self._written = (over * parts // under for over, under in ratios)
+
+    def cost_nanos(self, usage: Usage) -> int:
+        """Price what was billed, in billionths of a USD: `Rate.cost_usd`, rounded half to even."""
+        cached, written = usage.cached_tokens, usage.cache_write_tokens
+        total = (usage.input_tokens - cached - written) * self._input + usage.output_tokens * self._output
+        if cached or written:
+            total += cached * self._cached + written * self._written
+        if self._parts == 1:
+            return total
+        whole, rest = divmod(total, self._parts)
+        return whole + (2 * rest + whole % 2 > self._parts)
+
+
+def usd_of(nanos: int) -> Decimal:
+    """Give billionths of a USD as USD, exact."""
+    return Decimal(nanos).scaleb(-9)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
@@ -12,7 +11,7 @@ from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
-from nightbatch.core.arrow import text_array
+from nightbatch.core.arrow import number_array, text_array
 from nightbatch.ports import Store
 
 ROWS_AT_A_TIME = 1_000
@@ -22,8 +21,7 @@ TEXTS_AT_A_TIME = 250
 _OFTEN_THE_SAME = ("kind", "reason", "detail", "model", "system")
 """Columns of texts that many rows have in common."""
 
-_WHOLE_NUMBERS = {pa.int32(): "i", pa.int64(): "q"}
-"""Types whose arrays are Python's own arrays with these codes."""
+_WHOLE_NUMBERS = (pa.int32(), pa.int64())
 
 
 class Readable(Protocol):
@@ -67,6 +65,12 @@ class RowWriter:
             self._writer.write_batch(to_batch(self._rows, self._schema))
             self._rows = []
 
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Write a row group that is already made, behind what was collected."""
+        self.flush()
+        self._writer.write_batch(batch)
+        self.count += batch.num_rows
+
 
 class _Hashed:
     """A file that is written from front to back, and hashed on the way."""
@@ -98,8 +102,7 @@ def _array(values: Sequence[Any], type_: pa.DataType) -> pa.Array:
         return pa.nulls(len(values), type_)
     if type_ in _WHOLE_NUMBERS and None not in values:
         # A fifth of the time that it takes by way of texts.
-        numbers = pa.py_buffer(array(_WHOLE_NUMBERS[type_], values))
-        return pa.Array.from_buffers(type_, len(values), [None, numbers])
+        return number_array(values, type_)
     if pa.types.is_string(type_):
         return text_array(values)
     return text_array((value if value is None else _text(value) for value in values), type_)
