@@ -36,6 +36,7 @@ class Verdict:
 
 
 GOOD = Verdict(VerdictKind.GOOD)
+"""The only good verdict there is, so a look at whether one is this one tells."""
 MISSING = Verdict(VerdictKind.AGAIN, Reason.MISSING, "sent, and in no result file; possibly billed")
 CUT_OFF = Verdict(VerdictKind.AGAIN, Reason.CANCELLED, "sent, and in no result file of a run that was cancelled")
 
@@ -53,6 +54,10 @@ _UNFINISHED = {
 }
 
 
+_ERRORED, _ANSWERED, _DONE = Outcome.ERRORED, Outcome.ANSWERED, Finish.DONE
+"""For what is done for every row: to find an enum's member takes longer than to find a name of this module."""
+
+
 def judge(result: Result, check: Check) -> Verdict:
     """Say whether a result is usable; `check` sees only whole, unrefused, non-empty answers."""
     without = judge_without_answer(result)
@@ -61,11 +66,11 @@ def judge(result: Result, check: Check) -> Verdict:
 
 def judge_without_answer(result: Result) -> Verdict | None:
     """Say why a result is not usable, whatever it answered; None where there is a whole answer to look at."""
-    if result.outcome is Outcome.ERRORED:
+    if result.outcome is _ERRORED:
         return _judge_error(result)
-    if result.outcome is not Outcome.ANSWERED:
+    if result.outcome is not _ANSWERED:
         return _UNANSWERED[result.outcome]
-    if result.finish is not Finish.DONE:
+    if result.finish is not _DONE:
         return Verdict(VerdictKind.CHANGE, _UNFINISHED[result.finish])
     if result.text is None or not result.text or result.text.isspace():
         return Verdict(VerdictKind.CHANGE, Reason.EMPTY)

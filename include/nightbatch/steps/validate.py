@@ -138,9 +138,10 @@ class _Reading:
             self.odd["unknown custom_ids"] += 1
             return
         verdict, text, value = self._judge(result)
-        if self._gives_way(row, verdict):
+        is_usual = verdict is GOOD and self.verdicts[row] is None
+        if not is_usual and self._gives_way(row, verdict):
             return
-        if verdict.kind is VerdictKind.GOOD and self.profiler is not None:
+        if verdict is GOOD and self.profiler is not None:
             self.profiler.add(value)
         usage = NOT_BILLED if self.billed[row] else result.usage
         if usage.input_tokens or usage != NOT_BILLED:
@@ -156,13 +157,13 @@ class _Reading:
         if earlier is None:
             return False
         self.odd["repeated rows"] += 1
-        return earlier.kind is VerdictKind.GOOD or verdict.kind is not VerdictKind.GOOD
+        return earlier is GOOD or verdict is not GOOD
 
     def _judge(self, result: Result) -> Read:
         verdict = judge_without_answer(result)
         if verdict is None:
             read = self.check.read(result.text or "")
-            if read.verdict.kind is VerdictKind.GOOD:
+            if read.verdict is GOOD:
                 return read
             verdict = read.verdict
         return Read(verdict, None if result.text is None else result.text[:MAX_RAW_CHARS])
@@ -243,6 +244,6 @@ def lines(store: Store, name: str) -> Iterator[bytes]:
         rest = b""
         while piece := file.read(1 << 20):
             *whole, rest = (rest + piece).split(b"\n")
-            yield from (line for line in whole if line.strip())
+            yield from filter(bytes.strip, whole)
         if rest.strip():
             yield rest

@@ -49,6 +49,9 @@ INCOMPLETE = {
 }
 """Every reason of an incomplete response. Source: openai 3.54.0, `types.responses.response.IncompleteDetails`."""
 
+_ANSWERED, _DONE = Outcome.ANSWERED, Finish.DONE
+"""For what is done for every row: to find an enum's member takes longer than to find a name of this module."""
+
 _TRANSIENT_STATUSES = frozenset({0, 408, 409, 425, 429, 499})
 _ACCOUNT_STATUSES = frozenset({401, 402, 403})
 _TRANSIENT_CODES = frozenset(
@@ -69,6 +72,9 @@ class _Details(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
+
+
+_NO_DETAILS = _Details()
 
 
 class Billed(msgspec.Struct, gc=False):
@@ -216,7 +222,7 @@ def _responded(custom_id: str, status: int, body: _Body) -> Result:
         text, finish = _embedding(body.data), Finish.DONE
     else:
         return _errored(custom_id, ErrorKind.TRANSIENT, "empty_body", body)
-    return Result(custom_id, Outcome.ANSWERED, text, finish, usage=usage_of(body.usage), model=body.model)
+    return Result(custom_id, _ANSWERED, text, finish, None, "", usage_of(body.usage), body.model)
 
 
 def _failed(custom_id: str, status: int, error: _Error, body: _Body) -> Result:
@@ -236,8 +242,8 @@ def _errored(custom_id: str, kind: ErrorKind, code: str, body: _Body | None = No
 
 def _chat(choices: list[_Choice]) -> tuple[str | None, Finish]:
     if not choices or choices[0].message is None:
-        return None, Finish.DONE
-    message, finish = choices[0].message, FINISH.get(choices[0].finish_reason or "", Finish.DONE)
+        return None, _DONE
+    message, finish = choices[0].message, FINISH.get(choices[0].finish_reason or "", _DONE)
     if message.refusal:
         return message.refusal, Finish.REFUSED
     if isinstance(message.content, list):
@@ -277,14 +283,13 @@ def usage_of(usage: Billed | None) -> Usage:
     """Put what was used into our words; the parts are never more than the whole."""
     if usage is None:
         return Usage()
-    read = usage.input_tokens_details or usage.prompt_tokens_details or _Details()
-    written = usage.output_tokens_details or usage.completion_tokens_details or _Details()
+    read = usage.input_tokens_details or usage.prompt_tokens_details or _NO_DETAILS
+    told = usage.output_tokens_details or usage.completion_tokens_details or _NO_DETAILS
     total = usage.input_tokens or usage.prompt_tokens or 0
-    cached = min(read.cached_tokens or 0, total)
-    return Usage(
-        input_tokens=total,
-        cached_tokens=cached,
-        cache_write_tokens=min(read.cache_write_tokens or 0, total - cached),
-        output_tokens=usage.output_tokens or usage.completion_tokens or 0,
-        reasoning_tokens=written.reasoning_tokens or 0,
-    )
+    cached, written = read.cached_tokens or 0, read.cache_write_tokens or 0
+    if cached or written or total < 0:
+        cached = min(cached, total)
+        written = min(written, total - cached)
+    output = usage.output_tokens or usage.completion_tokens or 0
+    # By place: by name it takes more than twice as long.
+    return Usage(total, cached, written, output, told.reasoning_tokens or 0)
