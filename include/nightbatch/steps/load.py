@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from nightbatch.core.arrow import text_array
+from nightbatch.core.arrow import number_array, repeated_text_array, text_array
 from nightbatch.core.shard import ShardState
 from nightbatch.core.verdict import VerdictKind
 from nightbatch.job import Job
@@ -85,9 +85,9 @@ def _answers_of(verdicts: pa.RecordBatch, shard: Shard, version: str, put_back: 
         said = text_array([put_back(row, answer) for row, answer in rows])
     made = {
         "answer": said,
-        "provider": text_array([shard.plan.provider] * count),
-        "prompt_version": text_array([version] * count),
-        "round": text_array([str(shard.plan.ref.round)] * count, pa.int32()),
+        "provider": repeated_text_array([shard.plan.provider] * count),
+        "prompt_version": repeated_text_array([version] * count),
+        "round": number_array([shard.plan.ref.round] * count, pa.int32()),
         "duplicate_of": pa.nulls(count, pa.string()),
     }
     columns = [made[name] if name in made else good.column(name) for name in ANSWER_SCHEMA.names]

@@ -44,20 +44,37 @@ def copy_lines(batch: pa.RecordBatch, kinds: Sequence[Kind]) -> bytes:
     # The newline is a last, empty-looking field: what follows a tab would be one column too many.
     fields[-1] = pc.binary_join_element_wise(fields[-1], _EMPTY, _NEWLINE)
     lines = pc.binary_join_element_wise(*fields, _TAB)
-    return b"".join(lines.cast(pa.binary()).to_pylist())
+    return _written(lines)
+
+
+def _written(texts: pa.Array) -> bytes:
+    """Give the texts of an array behind each other, UTF-8, as Arrow holds them."""
+    _, ends, written = texts.buffers()
+    if written is None or not len(texts):
+        return b""
+    at = memoryview(ends)[4 * texts.offset : 4 * (texts.offset + len(texts) + 1)].cast("i")
+    return bytes(memoryview(written)[at[0] : at[-1]])
 
 
 def _text(column: pa.Array, kind: Kind) -> pa.Array:
     if kind is Kind.TEXT:
-        return pc.replace_substring(column, pattern="\x00", replacement="\ufffd")
+        # To look through all texts at once takes a fifth of the time that it takes to write them again.
+        is_clean = b"\x00" not in _written(column)
+        return column if is_clean else pc.replace_substring(column, pattern="\x00", replacement="\ufffd")
+    if kind is Kind.TIMESTAMP:
+        # A microsecond each, and most rows of a load have the same ones.
+        distinct = column.dictionary_encode()
+        return pc.cast(distinct.dictionary, pa.string()).take(distinct.indices)
     return _jsonb(column) if kind is Kind.JSON else pc.cast(column, pa.string())
 
 
 def _escaped(text: pa.Array, kind: Kind) -> pa.Array:
     if kind not in (Kind.TEXT, Kind.JSON):
         return text
+    written = _written(text)
     for plain, escape in _ESCAPES:
-        text = pc.replace_substring(text, pattern=plain, replacement=escape)
+        if plain.encode() in written:
+            text = pc.replace_substring(text, pattern=plain, replacement=escape)
     return text
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from functools import lru_cache
+from operator import is_
 from typing import Any
 
 import msgspec
@@ -34,12 +35,16 @@ def typed_batch(
     answers: list[str | None] = batch.column("answer").to_pylist()
     whole = columns[0].field is None
     given = dict(zip([column.name for column in columns], _answer_texts(answers, columns), strict=True))
-    given["nb_answer"] = [None] * len(answers) if whole else [_as_json(answer) for answer in answers]
+    as_json = [None] * len(answers) if whole else [_as_json(answer) for answer in answers]
+    # As a rule every answer is JSON as it is, and then the column is there already.
+    is_same = all(map(is_, as_json, answers))
     constants = context_texts(context)
     arrays = []
     schema = sink_schema(columns, key_column=key_column)
     for field in schema:
-        if field.name in given:
+        if field.name == "nb_answer":
+            arrays.append((batch.column("answer") if is_same else text_array(as_json)).cast(field.type))
+        elif field.name in given:
             arrays.append(text_array(given[field.name], field.type))
         elif field.name in constants:
             arrays.append(constant(constants[field.name], len(answers), field.type))
@@ -64,7 +69,7 @@ def _answer_texts(answers: list[str | None], columns: Sequence[AnswerColumn]) ->
     decoder = _decoder_of(tuple(columns))
     rows = [_values_of(answer, decoder, columns) for answer in answers]
     return [
-        [_text(value, column.kind) for value in values]
+        _texts(values, column.kind)
         for column, values in zip(columns, zip(*rows, strict=True) if rows else [()] * len(columns), strict=True)
     ]
 
@@ -115,6 +120,12 @@ def _as_json(answer: str | None) -> str | None:
     except (msgspec.MsgspecError, UnicodeEncodeError):
         return msgspec.json.encode(answer).decode()
     return answer
+
+
+def _texts(values: Sequence[Any], kind: Kind) -> list[str | None]:
+    if kind is Kind.TEXT:  # the usual one, and nothing is made of it
+        return [value if isinstance(value, str) else None for value in values]
+    return [_text(value, kind) for value in values]
 
 
 def _text(value: Any, kind: Kind) -> str | None:
@@ -175,4 +186,4 @@ def context_texts(context: SinkContext) -> dict[str, str]:
 
 def constant(text: str, count: int, type_: pa.DataType) -> pa.Array:
     """Give an array of one value."""
-    return text_array([text] * count, type_)
+    return pa.repeat(text_array([text], type_)[0], count)
