@@ -113,6 +113,22 @@ def test_answers_that_need_more_memory_are_loaded_whole(
     assert "16MB of memory are too little" in caplog.text
 
 
+def test_answers_that_are_only_read_take_little_and_more_where_they_need_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = Connection("warehouse", "duckdb", host=str(tmp_path / "sink.duckdb"))
+    sink = DuckDBSink(connection, "answers", key_column="id", answer_schema=None)
+    sink.prepare(about())
+    sink.merge(about(), "part", [answers({f"{number}": f"{number} " * 1_000 for number in range(5_000)})])
+
+    assert sum(map(len, sink.known())) == 5_000
+    assert not caplog.text
+
+    monkeypatch.setattr(duckdb_connection, "SCAN_MEMORY", "64kB")
+    assert sum(map(len, sink.known())) == 5_000
+    assert "cannot do with 64kB of memory, and is asked again with 512MB" in caplog.text
+
+
 def test_what_somebody_decided_is_a_limit(file: Path) -> None:
     with pytest.raises(StorageUnavailable, match="say more as `memory_limit` in the connection's extra"):
         rows_of(source_of(file, GREEDY, memory_limit="100MB"))

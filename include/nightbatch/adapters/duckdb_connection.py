@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 
 from nightbatch.adapters.clock import SystemClock
 from nightbatch.errors import BadSink, BadSource, ConnectionInvalid, StorageUnavailable
+from nightbatch.logs import logger
 from nightbatch.ports import Connection
+
+log = logger(__name__)
+T = TypeVar("T")
 
 LOCK_WAIT_S = 60.0
 """How long to wait for another process that has the file open: DuckDB lets one process write."""
@@ -26,6 +31,17 @@ A sort merges some 120,000 rows at a time in memory, for each thread, however ma
 2026-11, four million rows of 1 KB in 512 MB, 600,000 of 5 KB in 1.5 GB.
 """
 
+SCAN_MEMORY = "64MB"
+"""What reading a table from front to back may take: DuckDB fills what it is given with what it has read."""
+
+_NEEDS_MORE = (
+    "%s: the query cannot do with %s of memory, and is asked again with %s. "
+    "Say `memory_limit` in the extra of connection %s to decide how much it may take."
+)
+_DONE_AGAIN = (
+    "%s: %s of memory are too little for this, and it is done again with more; say how much "
+    "with `memory_limit` in the connection's extra"
+)
 _LOCK_POLL_S = 0.05
 
 _WAITS = ("Could not set lock", "Conflicting lock")
@@ -71,6 +87,58 @@ def memory_limits(connection: Connection) -> tuple[str | None, ...]:
     Whoever says `memory_limit` in the connection's extra has decided.
     """
     return (MEMORY,) if "memory_limit" in connection.extra else (MEMORY, MORE_MEMORY, None)
+
+
+def streamed(
+    connection: Connection, read: Callable[[str | None], Iterator[T]], *, about: str, scans: bool = False
+) -> Iterator[T]:
+    """
+    Stream what `read` gives with so much memory; it is asked again with more where that was too little to begin.
+
+    `scans` says that it reads a table from front to back, which takes little. Raises duckdb.OutOfMemoryException.
+    """
+    limits = memory_limits(connection)
+    limits = (SCAN_MEMORY, *limits) if scans and "memory_limit" not in connection.extra else limits
+    for memory, more in zip(limits, [*limits[1:], ""], strict=True):
+        began = False
+        try:
+            for some in read(memory):
+                began = True
+                yield some
+        except duckdb.OutOfMemoryException:
+            if began or more == "":
+                raise
+            log.warning(_NEEDS_MORE, about, memory, more or "what DuckDB takes", connection.conn_id)
+        else:
+            return
+
+
+def in_transaction(
+    database: duckdb.DuckDBPyConnection,
+    connection: Connection,
+    work: Callable[[duckdb.DuckDBPyConnection], T],
+    *,
+    about: str,
+) -> T:
+    """Do all of it or nothing; what cannot be done in so much memory is done again with more."""
+    *limits, last = memory_limits(connection)
+    for memory in limits:
+        limit(database, connection, memory)
+        try:
+            return _at_once(database, work)
+        except duckdb.OutOfMemoryException:
+            database.execute("ROLLBACK").fetchall()
+            log.warning(_DONE_AGAIN, about, memory)
+    limit(database, connection, last)
+    return _at_once(database, work)
+
+
+def _at_once(database: duckdb.DuckDBPyConnection, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+    database.execute("BEGIN TRANSACTION").fetchall()
+    found = work(database)
+    # Not after an error, where COMMIT would roll back in silence; closing rolls back too.
+    database.execute("COMMIT").fetchall()
+    return found
 
 
 def limit(database: duckdb.DuckDBPyConnection, connection: Connection, memory: str | None) -> None:

@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import amask_secret, mask_secret
 
 from nightbatch.errors import ConnectionInvalid
+from nightbatch.garbage import look_seldom
 from nightbatch.job import Job
 
 from .masking import words_of_connection, words_of_settings
@@ -93,6 +94,7 @@ def task_ports(job: Job) -> Ports:
 
     from .telemetry import task_telemetry
 
+    look_seldom()
     return open_ports(job, settings(), airflow_connection, telemetry=task_telemetry())
 
 

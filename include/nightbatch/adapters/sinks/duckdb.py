@@ -11,14 +11,11 @@ from typing import Any, TypeVar
 import duckdb
 import pyarrow as pa
 
-from nightbatch.adapters.duckdb_connection import address, connected, file_of, limit, memory_limits, translated
+from nightbatch.adapters.duckdb_connection import address, connected, file_of, in_transaction, streamed, translated
 from nightbatch.adapters.sinks.columns import Kind
 from nightbatch.adapters.sinks.table import GIVEN, NEVER_NULL, ORDER, Found, Layout, Table, column_of, owner_of
 from nightbatch.errors import BadSink
-from nightbatch.logs import logger
 from nightbatch.ports import Connection, GivenAnswer, HeldAnswer, MergeCounts, SinkContext
-
-log = logger(__name__)
 
 T = TypeVar("T")
 
@@ -155,13 +152,17 @@ class DuckDBSink:
 
     def _stream(self, query: str, values: Sequence[Any] = ()) -> Iterator[list[tuple[Any, ...]]]:
         """Stream what a query says of the answers; nothing where there is no table of them yet."""
-        if not file_of(self._connection).exists():
-            return
-        with translated(self.identity, BadSink), connected(self._connection, read_only=True) as database:
+        if file_of(self._connection).exists():
+            with translated(self.identity, BadSink):
+                yield from streamed(
+                    self._connection, partial(self._ask, query, values), about=self.identity, scans=True
+                )
+
+    def _ask(self, query: str, values: Sequence[Any], memory: str | None) -> Iterator[list[tuple[Any, ...]]]:
+        with connected(self._connection, read_only=True, memory=memory) as database:
             if database.execute(_FIND, _names(self.layout.answers)).fetchall():
                 rows = database.execute(query, values)
-                while chunk := rows.fetchmany(KNOWN_ROWS):
-                    yield chunk
+                yield from iter(lambda: rows.fetchmany(KNOWN_ROWS), [])
 
     def _prepare_tables(self, database: duckdb.DuckDBPyConnection, job: str) -> None:
         for table in (self.layout.answers, self.layout.dead):
@@ -206,18 +207,7 @@ class DuckDBSink:
             yield database
 
     def _in_transaction(self, database: duckdb.DuckDBPyConnection, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
-        """Do all of it or nothing; what cannot be done in so much memory is done again with more."""
-        *limits, last = memory_limits(self._connection)
-        for memory in limits:
-            limit(database, self._connection, memory)
-            try:
-                return _at_once(database, work)
-            except duckdb.OutOfMemoryException:
-                database.execute("ROLLBACK").fetchall()
-                log.warning("%s: %s of memory are too little for this, and it is done again with more; say how much "
-                            "with `memory_limit` in the connection's extra", self.identity, memory)  # fmt: skip
-        limit(database, self._connection, last)
-        return _at_once(database, work)
+        return in_transaction(database, self._connection, work, about=self.identity)
 
     def _filled(self, template: str, table: Table) -> str:
         columns = [_quoted(name) for name in table.columns]
@@ -235,14 +225,6 @@ class DuckDBSink:
             offered_order=", ".join(f"EXCLUDED.{name}" for name in ORDER),
             part_order=", ".join(f"part.{name}" for name in ORDER),
         )
-
-
-def _at_once(database: duckdb.DuckDBPyConnection, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
-    database.execute("BEGIN TRANSACTION").fetchall()
-    found = work(database)
-    # Not after an error, where COMMIT would roll back in silence; closing rolls back too.
-    database.execute("COMMIT").fetchall()
-    return found
 
 
 def _copy(database: duckdb.DuckDBPyConnection, table: Table, batches: Iterable[pa.RecordBatch]) -> int:

@@ -6,20 +6,18 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Self
 
 import duckdb
 import pyarrow as pa
 
-from nightbatch.adapters.duckdb_connection import address, connected, file_of, memory_limits, translated
+from nightbatch.adapters.duckdb_connection import address, connected, file_of, streamed, translated
 from nightbatch.adapters.sources.key_ranges import ends_query, key_range, key_ranges, quoted
 from nightbatch.adapters.sources.query import WindowQuery, chunks
 from nightbatch.core.window import Window
 from nightbatch.errors import BadSource
-from nightbatch.logs import logger
 from nightbatch.ports import Chunk, Connection
-
-log = logger(__name__)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -31,11 +29,6 @@ _NEEDS_ZONE = re.compile(r"AS TIMESTAMP WITH TIME ZONE\)|'1971-01-01 [^']*'::TIM
 
 _SAYS_ZONE = re.compile(r"CAST\('[^']*(?:[+-]\d\d(?::?\d\d)?|Z)' AS TIMESTAMP WITH TIME ZONE\)")
 """A literal that says its offset is converted alike in every zone."""
-
-_NEEDS_MORE = (
-    "%s: the query cannot do with %s of memory, and is asked again with %s. "
-    "Say `memory_limit` in the extra of connection %s to decide how much it may take."
-)
 
 _PERCENTILES = (
     "CASE WHEN any_value(typeof({key})) LIKE 'ENUM(%' THEN [] ELSE quantile_disc({key}, [{shares}])::VARCHAR[] END"
@@ -85,24 +78,10 @@ class DuckDBSource:
         """
         Stream the query's rows; see `Source.read`.
 
-        A query that cannot be answered in so much memory is asked again with more; see `memory_limits`.
+        A query that cannot be answered in so much memory is asked again with more; see `streamed`.
         """
-        limits = memory_limits(self._connection)
         with translated(self.identity, BadSource):
-            for limit, more in zip(limits, [*limits[1:], ""], strict=True):
-                began = False
-                try:
-                    for chunk in self._read(window, limit):
-                        began = True
-                        yield chunk
-                except duckdb.OutOfMemoryException:
-                    if began or more == "":
-                        raise
-                    log.warning(
-                        _NEEDS_MORE, self.identity, limit, more or "what DuckDB takes", self._connection.conn_id
-                    )
-                else:
-                    return
+            yield from streamed(self._connection, partial(self._read, window), about=self.identity)
 
     def _read(self, window: Window, memory: str | None) -> Iterator[Chunk]:
         if not file_of(self._connection).exists():
