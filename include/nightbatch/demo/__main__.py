@@ -14,11 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from nightbatch.demo import report, watch
 from nightbatch.demo.installation import Installation, install
 from nightbatch.demo.reviews import WINDOW
-from nightbatch.demo.services.stack import Stack
+from nightbatch.demo.services.ports import PortTaken
+from nightbatch.demo.services.process import ServiceFailed
+from nightbatch.demo.services.redis import RedisMissing
+from nightbatch.demo.services.stack import FolderInUse, Stack
+from nightbatch.demo.services.waiting import WaitedTooLong
 from nightbatch.ports import Ledger, Run
 
 JOBS = ["review_sentiment", "review_topics"]
@@ -56,6 +61,12 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("\nStopped; nothing is left running.")
         return 0 if not options.exit else 130
+    except (FolderInUse, PortTaken, RedisMissing, ServiceFailed, WaitedTooLong) as error:
+        # Each says what happened and what to do; where it was raised is for whoever works on the demo.
+        console.print(f"[red]✗[/] The demo cannot go on: {escape(str(error))}", soft_wrap=True, highlight=False)
+        if not isinstance(error, FolderInUse):
+            console.print(f"Nothing is left running; the services' logs are below {options.folder}.", soft_wrap=True)
+        return 1
 
 
 def _options() -> argparse.Namespace:
@@ -65,8 +76,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write the figures into this file too, for machines")
     parser.add_argument("--vendors", choices=["emulator", "real"], default=os.environ.get("VENDORS") or "emulator")
     parser.add_argument("--workers", type=int, default=0, help="Celery workers; 0 runs tasks beside the scheduler")
-    parser.add_argument("--limit", type=int, default=None, help="records a job; for a first look with real vendors")
+    parser.add_argument("--limit", type=_count, default=None, help="records a job; for a first look with real vendors")
     return parser.parse_args()
+
+
+def _count(text: str) -> int:
+    """Read a number of records; 0 is refused, since who writes it does not want to pay for all."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of records; write 1 or more, or leave it out for all")
+    return int(text)
 
 
 def _interrupt(*_: Any) -> None:
@@ -104,7 +122,7 @@ def _two_jobs(console: Console, installation: Installation, options: argparse.Na
 
 def _conf(job: str, options: argparse.Namespace) -> dict[str, Any]:
     conf: dict[str, Any] = {"window_start": WINDOW.start.isoformat(), "window_end": WINDOW.end.isoformat()}
-    if options.limit:
+    if options.limit is not None:
         conf["limit"] = options.limit
     if job == "review_sentiment" and options.vendors != "real":
         conf["deadline"] = (datetime.now(UTC) + timedelta(seconds=DEADLINE_S)).isoformat()
