@@ -26,9 +26,7 @@ def test_a_demo_beside_another_one_says_whose_folder_it_is(tmp_path: Path) -> No
     with Stack(folder):
         done = _typed("--exit", folder=folder)
     assert done.returncode == 1
-    assert (
-        f"✗ The demo cannot go on: the data folder {folder} is in use by another process. End that one" in done.stdout
-    )
+    assert f"✗ The demo cannot go on: the data folder {folder} is in use by another process. End" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
 
 
@@ -50,7 +48,7 @@ def test_a_service_that_does_not_come_up_is_told_with_the_folder_of_its_logs(
 
     monkeypatch.setattr(demo, "install", fails)
     monkeypatch.setattr(sys, "argv", ["demo", "--folder", str(tmp_path / "demo"), "--exit"])
-    monkeypatch.setattr(demo.os, "getppid", lambda: demo.os.getpid())  # nobody's end is ours
+    monkeypatch.setattr(demo.os, "getppid", demo.os.getpid)  # nobody's end is ours
     monkeypatch.setattr(demo, "_read_dotenv", lambda _: None)
     monkeypatch.setattr(demo.signal, "signal", lambda *_: None)
     assert demo.main() == 1

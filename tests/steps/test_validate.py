@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from nightbatch.adapters.memory import MemoryStore, StaticPrices
 from nightbatch.core.ids import custom_id_prefix, run_code
-from nightbatch.core.money import Cost, Price, Usage, total
+from nightbatch.core.money import NANO, Cost, Price, Usage, total
 from nightbatch.steps.parquet import ROWS_AT_A_TIME, read_rows
-from nightbatch.steps.validate import NANO, lines, validate
+from nightbatch.steps.validate import lines, validate
 from tests.memory_stack import RATE, REALTIME, job_of, later
 from tests.steps.shards import UNHURRIED, again, stack_of, stored
 

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-NANO = Decimal("0.000000001")
+from nightbatch.core.money import NANO
+
 MAX_USD = Decimal(1_000_000_000)
 _EXACT = Context(prec=60)
 

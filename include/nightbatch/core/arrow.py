@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_CODES = {"int32": "i", "int64": "q", "uint32": "I", "uint64": "Q"}
+
 
 def text_array(texts: Iterable[str | None], type_: pa.DataType | None = None) -> pa.Array:
     """
@@ -30,18 +32,29 @@ def repeated_text_array(texts: Collection[str | None]) -> pa.Array:
     import pyarrow as pa
 
     distinct = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-    made = text_array(distinct)
     if len(distinct) == 1:
-        return pa.repeat(made[0], len(texts))
-    return made.take(number_array([distinct[text] for text in texts], pa.int32()))
+        return constant_array(*distinct, count=len(texts))
+    return text_array(distinct).take(number_array([distinct[text] for text in texts], pa.int32()))
+
+
+def constant_array(text: str | None, type_: pa.DataType | None = None, *, count: int) -> pa.Array:
+    """Give an array of one text, or with `type_` of what it says in Arrow's spelling, so many times."""
+    import pyarrow as pa
+
+    return pa.repeat(text_array([text], type_)[0], count)
 
 
 def number_array(numbers: Sequence[int], type_: pa.DataType) -> pa.Array:
-    """Give an array of whole numbers of 32 or 64 bits, none of them null. Raises OverflowError for a larger one."""
+    """
+    Give an array of whole numbers of 32 or 64 bits, with a sign or without, none of them null.
+
+    An `array` of that kind of number is not copied. Raises OverflowError for a number that does not fit.
+    """
     import pyarrow as pa
 
-    made = pa.py_buffer(array("i" if type_.bit_width == 32 else "q", numbers))
-    return pa.Array.from_buffers(type_, len(numbers), [None, made])
+    code = _CODES[str(type_)]
+    made = numbers if isinstance(numbers, array) and numbers.typecode == code else array(code, numbers)
+    return pa.Array.from_buffers(type_, len(made), [None, pa.py_buffer(made)])
 
 
 def decimal_array(numbers: Sequence[int], type_: pa.Decimal128Type) -> pa.Array:

@@ -11,6 +11,8 @@ MILLION = Decimal(1_000_000)
 ZERO = Decimal(0)
 NANOS = 1_000_000_000
 """Billionths of a USD in one USD; a row's cost is a whole number of them."""
+NANO = Decimal("1e-9")
+"""The same as the step that amounts of USD are rounded to."""
 
 
 @dataclass(slots=True, unsafe_hash=True)  # never changed; not frozen: that takes four times as long to make

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from .money import ZERO, Cost, CostSum, Rate, Usage
+from .money import NANO, ZERO, Cost, CostSum, Rate, Usage
 from .proof import Bag, Link, counted, same, unknown
 from .result import Outcome
 from .verdict import Reason, VerdictKind
@@ -151,7 +151,7 @@ class Judged:
 
 
 def _at(rate: Rate, usage: Usage) -> Decimal:
-    return rate.cost_usd(usage).quantize(Decimal("1e-9"))
+    return rate.cost_usd(usage).quantize(NANO)
 
 
 def shard_links(place: str, judged: Judged, known: Mapping[str, Any]) -> list[Link]:

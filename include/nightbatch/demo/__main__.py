@@ -65,7 +65,8 @@ def main() -> int:
         # Each says what happened and what to do; where it was raised is for whoever works on the demo.
         console.print(f"[red]✗[/] The demo cannot go on: {escape(str(error))}", soft_wrap=True, highlight=False)
         if not isinstance(error, FolderInUse):
-            console.print(f"Nothing is left running; the services' logs are below {options.folder}.", soft_wrap=True)
+            said = f"Nothing is left running; the services' logs are below {options.folder}."
+            console.print(said, markup=False, highlight=False, soft_wrap=True)
         return 1
 
 

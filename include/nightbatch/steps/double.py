@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from nightbatch.core.batch import BatchState, BatchStatus, Next, decide
 from nightbatch.core.ids import custom_id_prefix, row_of, run_code
-from nightbatch.core.money import Usage
+from nightbatch.core.money import NANO, Usage
 from nightbatch.errors import RequestRefused, StaleAttempt
 from nightbatch.job import Job
 from nightbatch.logs import about, logger
@@ -26,7 +26,7 @@ from .figures import moment, usd
 from .lanes import open_lane
 from .outcome import Waiting
 from .tell import tell, wants
-from .validate import NANO, lines
+from .validate import lines
 
 log = logger(__name__)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -55,12 +54,11 @@ One row a request, in the order of the answers. `answer` is untrusted; for bad r
 Where a vendor sent a row twice, first bad and then good, both stand here, and the good one counts.
 """
 
-INDEX_SCHEMA = pa.schema([VERDICT_SCHEMA.field(name) for name in ("key", "fingerprint", "sends")])
+_ASKED = pa.schema([VERDICT_SCHEMA.field(name) for name in ("key", "fingerprint", "sends")])
 """What a verdict takes over from the row of its request."""
-TOKENS = tuple(name for name in VERDICT_SCHEMA.names if name.endswith("_tokens"))
+_TOKENS = tuple(name for name in VERDICT_SCHEMA.names if name.endswith("_tokens"))
 
 MAX_RAW_CHARS = 20_000
-NANO = Decimal("1e-9")
 NOT_BILLED = Usage()
 
 
@@ -138,8 +136,7 @@ class _Reading:
             self.odd["unknown custom_ids"] += 1
             return
         verdict, text, value = self._judge(result)
-        is_usual = verdict is GOOD and self.verdicts[row] is None
-        if not is_usual and self._gives_way(row, verdict):
+        if self._gives_way(row, verdict):
             return
         if verdict is GOOD and self.profiler is not None:
             self.profiler.add(value)
@@ -184,10 +181,8 @@ class _Verdicts:
     def __init__(self, store: Store, shard: Shard, lane: OpenLane, out: RowWriter) -> None:
         self._out = out
         self._batch, self._realtime = NanoRate(lane.rate), NanoRate(lane.realtime)
-        index = (
-            batch.select(INDEX_SCHEMA.names) for batch in read_batches(store, shard.plan.index_name, INDEX_SCHEMA.names)
-        )
-        self._index = pa.concat_batches([to_batch([], INDEX_SCHEMA), *index])
+        index = (batch.select(_ASKED.names) for batch in read_batches(store, shard.plan.index_name, _ASKED.names))
+        self._index = pa.concat_batches([to_batch([], _ASKED), *index])
         self._rows: list[tuple[Any, ...]] = []
         self._tokens, self._batch_nanos, self._realtime_nanos = [0] * 5, 0, 0
 
@@ -232,7 +227,7 @@ class _Verdicts:
     def cost(self) -> Cost:
         """Give the cost of what was written."""
         return Cost(
-            Usage(**dict(zip(TOKENS, self._tokens, strict=True))),
+            Usage(**dict(zip(_TOKENS, self._tokens, strict=True))),
             usd_of(self._batch_nanos),
             usd_of(self._realtime_nanos),
         )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from array import array
-
 import pyarrow as pa
 
 from nightbatch.adapters.object_store import ObjectStore
 from nightbatch.adapters.sinks.columns import ARROW_TYPES, Kind
-from nightbatch.adapters.sinks.files_latest import as_sink, pairs_of, read_part, whole_numbers
+from nightbatch.adapters.sinks.files_latest import as_sink, pairs_of, read_part
 from nightbatch.adapters.sinks.files_layout import parts_of, rank_of, read_marker
 from nightbatch.adapters.sinks.table import DEAD_LETTERS
+from nightbatch.core.arrow import number_array
 from nightbatch.errors import BadSink
 from nightbatch.ports import Connection
 
@@ -34,8 +33,8 @@ def read_dead_letters(uri: str, connection: Connection | None = None) -> pa.Tabl
         with as_sink(store, name):
             table = read_part(store, name, kinds)
         keys: list[str] = table.column(marker.key_column).to_pylist()
-        left = array("q", (row for row, key in enumerate(keys) if key not in overtaken[name]))
-        tables.append(table.take(whole_numbers(left)))
+        left = [row for row, key in enumerate(keys) if key not in overtaken[name]]
+        tables.append(table.take(number_array(left, pa.int64())))
     return pa.concat_tables(tables)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -17,7 +16,8 @@ from nightbatch.adapters.sinks.columns import ARROW_TYPES, BOOKKEEPING, Kind
 from nightbatch.adapters.sinks.files_layout import parts_of, rank_of, read_marker
 from nightbatch.adapters.sources.formats import format_of, read_whole
 from nightbatch.adapters.sources.pieces import Wanted
-from nightbatch.core.arrow import text_array
+from nightbatch.core.arrow import number_array, text_array
+from nightbatch.core.money import NANO
 from nightbatch.errors import BadSink, BadSource
 from nightbatch.ports import Connection, GivenAnswer, HeldAnswer
 
@@ -84,7 +84,7 @@ def given_of(store: ObjectStore, name: str, key_column: str, column: str, kind: 
 
 def _usd(value: Any) -> Decimal | None:
     """Give an amount as it was written, nine decimals, from whatever number a format reads it as."""
-    return None if value is None else Decimal(str(value)).quantize(Decimal("1e-9"))
+    return None if value is None else Decimal(str(value)).quantize(NANO)
 
 
 # --- one part into a table ----------------------------------------------------------------------------------------
@@ -135,16 +135,11 @@ def _unseen(table: pa.Table, key_column: str, seen: set[str]) -> pa.Table:
             kept.append(index)
     if len(kept) == len(keys):
         return table
-    return table.take(whole_numbers(array("q", reversed(kept))))
+    return table.take(number_array(kept[::-1], pa.int64()))
 
 
 def _schema(kinds: Mapping[str, Kind]) -> pa.Schema:
     return pa.schema([(name, ARROW_TYPES[kind]) for name, kind in kinds.items()])
-
-
-def whole_numbers(values: array[int]) -> Any:
-    """Make an Arrow array of a Python one."""
-    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(values)])
 
 
 @contextmanager

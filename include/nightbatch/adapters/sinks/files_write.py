@@ -12,8 +12,9 @@ import pyarrow as pa
 from nightbatch.adapters.object_store import ObjectStore
 from nightbatch.adapters.sinks.columns import ARROW_TYPES, Kind
 from nightbatch.adapters.sinks.table import DEAD_LETTERS
-from nightbatch.adapters.sinks.typed import constant, context_texts
+from nightbatch.adapters.sinks.typed import context_texts
 from nightbatch.adapters.sql_names import OURS
+from nightbatch.core.arrow import constant_array
 from nightbatch.ports import SinkContext
 
 _GROUP_ROWS = 20_000
@@ -34,7 +35,7 @@ def dead_batch(batch: pa.RecordBatch, context: SinkContext, *, key_column: str) 
     arrays = []
     for field in schema:
         if field.name in constants:
-            arrays.append(constant(constants[field.name], batch.num_rows, field.type))
+            arrays.append(constant_array(constants[field.name], field.type, count=batch.num_rows))
         else:
             source = "key" if field.name == key_column else field.name.removeprefix(OURS)
             arrays.append(batch.column(source).cast(field.type))

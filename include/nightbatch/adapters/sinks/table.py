@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from nightbatch.adapters.sinks.columns import ARROW_TYPES, BOOKKEEPING, WHOLE, AnswerColumn, Kind, answer_columns
-from nightbatch.adapters.sinks.typed import constant, context_texts, typed_batch
+from nightbatch.adapters.sinks.typed import context_texts, typed_batch
 from nightbatch.adapters.sql_names import MAX_NAME_BYTES, OURS, TableName, free_name, table_name
+from nightbatch.core.arrow import constant_array
 from nightbatch.errors import BadSink
 from nightbatch.ports import SinkContext
 
@@ -142,7 +143,7 @@ class Layout:
         arrays = []
         for name, kind in self.dead.columns.items():
             if name in constants:
-                arrays.append(constant(constants[name], batch.num_rows, ARROW_TYPES[kind]))
+                arrays.append(constant_array(constants[name], ARROW_TYPES[kind], count=batch.num_rows))
             else:
                 source = "key" if name == self.key_column else name.removeprefix(OURS)
                 arrays.append(pc.cast(batch.column(source), ARROW_TYPES[kind]))

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from nightbatch.adapters.sinks.columns import AnswerColumn, Kind, sink_schema
 from nightbatch.adapters.sql_names import OURS
-from nightbatch.core.arrow import text_array
+from nightbatch.core.arrow import constant_array, text_array
 from nightbatch.ports import SinkContext
 
 _INT64 = range(-(2**63), 2**63)
@@ -47,7 +47,7 @@ def typed_batch(
         elif field.name in given:
             arrays.append(text_array(given[field.name], field.type))
         elif field.name in constants:
-            arrays.append(constant(constants[field.name], len(answers), field.type))
+            arrays.append(constant_array(constants[field.name], field.type, count=len(answers)))
         else:
             source = "key" if field.name == key_column else field.name.removeprefix(OURS)
             arrays.append(batch.column(source).cast(field.type))
@@ -182,8 +182,3 @@ def context_texts(context: SinkContext) -> dict[str, str]:
         "nb_run": context.run,
         "nb_job": context.job,
     }
-
-
-def constant(text: str, count: int, type_: pa.DataType) -> pa.Array:
-    """Give an array of one value."""
-    return pa.repeat(text_array([text], type_)[0], count)
