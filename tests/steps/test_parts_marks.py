@@ -18,18 +18,11 @@ from nightbatch import flow
 from nightbatch.adapters.memory import MemoryStore
 from nightbatch.errors import StorageUnavailable
 from nightbatch.steps import parts_marks, parts_sets
-from nightbatch.steps.fill import Around, Request
 from nightbatch.steps.parts_marks import marks, marks_of
 from nightbatch.steps.parts_mend import do
 from tests.memory_stack import NEXT_NIGHT, NIGHT, Stack
 from tests.steps.shards import UNHURRIED
 from tests.steps.test_parts import TROUBLED, alone, in_chunks, installation, parted, records, story
-
-NOTHING_AROUND: Around = None  # type: ignore[assignment] - marks do not look at it
-
-
-def asked(key: str, text: str) -> Request:
-    return Request(NOTHING_AROUND, b"", key, hashlib.sha256(text.encode()).hexdigest(), 1)
 
 
 def suspects(
@@ -37,7 +30,7 @@ def suspects(
 ) -> list[int] | None:
     store = MemoryStore()
     for number, part in enumerate(parts):
-        store.write(f"marks-{number}", marks_of(asked(key, text) for key, text in part))
+        store.write(f"marks-{number}", marks_of((key, hashlib.sha256(text.encode()).hexdigest()) for key, text in part))
     with marks(at_a_time=at_a_time, most=most) as marked:
         marked.expect(known)
         marked.copy(store, [f"marks-{number}" for number in range(len(parts))])

@@ -18,24 +18,23 @@ from zlib import crc32
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightbatch.core.arrow import number_array
 from nightbatch.errors import StorageUnavailable
 from nightbatch.ports import Store
 
-from .fill import Request
-
 AT_A_TIME = 1_000_000
-"""Marks that are sorted at a time, in some 80 MB."""
+"""Marks that are sorted at a time, in some 40 MB."""
 MOST = 1_000_000
 """Most suspects; where there are more, all records may as well be looked at."""
 
 _MASK = (1 << 32) - 1
-_SLICE = 1 << 18
+_SLICE = 1 << 16
 """Numbers that are looked through at a time."""
 
 
-def marks_of(requests: Iterable[Request]) -> bytes:
-    """Give eight bytes a request, little-endian: the mark of its key, then that of its fingerprint, a hash already."""
-    return array("Q", [int(one.fingerprint[:8], 16) << 32 | _mark(one.key) for one in requests]).tobytes()
+def marks_of(asked: Iterable[tuple[str, str]]) -> bytes:
+    """Give eight bytes for each key and fingerprint, little-endian: the key's mark, then that of the fingerprint."""
+    return array("Q", [int(fingerprint[:8], 16) << 32 | _mark(key) for key, fingerprint in asked]).tobytes()
 
 
 def _mark(key: str) -> int:
@@ -61,41 +60,39 @@ class Marks:
     def expect(self, keys: Iterable[str]) -> None:
         """Take in keys that somebody else holds: a record with one of them is a suspect."""
         left = map(_mark, keys)
-        while some := array("I", islice(left, _SLICE)):
+        while some := array("Q", islice(left, _SLICE)):
             _append(self._theirs, some.tobytes())
 
     def suspects(self) -> Sequence[int] | None:
         """Give the places, among all records, of those to look at, sorted; None where they are too many to tell."""
-        with _mapped(self._ours, pa.uint64()) as ours, _mapped(self._theirs, pa.uint32()) as theirs:
+        with _mapped(self._ours) as ours, _mapped(self._theirs) as theirs:
             # A power of two, so that the last bits of a mark say whose turn it is.
             turns = 1 << (max(len(ours), len(theirs)) // self._at_a_time).bit_length()
-            found = _numbers([], pa.uint64())
+            found: set[int] = set()
             for turn in range(turns):
                 for some in _suspects(ours, theirs, _Turn(turn, turns)):
-                    found = pa.concat_arrays([found, some]).unique()
+                    found.update(some.to_pylist())
                     if len(found) > self._most:
                         return None
-            return array("Q", found.take(pc.array_sort_indices(found)).to_pylist())
+            return array("Q", sorted(found))
 
 
 class _Turn:
     """Marks that end in the same bits, which are compared with each other only."""
 
     def __init__(self, turn: int, turns: int) -> None:
-        self._ending, self._bits = _number(turn, pa.uint32()), _number(turns - 1, pa.uint32())
+        self._ending, self._bits = _number(turn), _number(turns - 1)
 
     def of(self, numbers: pa.Array, *, shift: int = 0) -> tuple[pa.Array, pa.Array]:
         """Pick the marks of this turn, and their places; `shift` says where a mark stands in its number."""
-        marks, places = [_numbers([], pa.uint32())], [_numbers([], pa.uint64())]
+        # Into Python's arrays, which grow in one place: what Arrow filters keeps the room of all that was looked at.
+        marks, places = array("I"), array("Q")
         for start in range(0, len(numbers), _SLICE):
-            some = numbers[start : start + _SLICE]
-            if numbers.type == pa.uint64():
-                some = pc.bit_wise_and(pc.shift_right(some, _number(shift, some.type)), _number(_MASK, some.type))
-            some = some.cast(pa.uint32())
+            some = pc.bit_wise_and(pc.shift_right(numbers[start : start + _SLICE], _number(shift)), _number(_MASK))
             is_wanted = pc.equal(pc.bit_wise_and(some, self._bits), self._ending)
-            marks.append(some.filter(is_wanted))
-            places.append(pc.add(pc.indices_nonzero(is_wanted), _number(start, pa.uint64())))
-        return pa.concat_arrays(marks), pa.concat_arrays(places)
+            marks.frombytes(_bytes_of(some.filter(is_wanted).cast(pa.uint32())))
+            places.frombytes(_bytes_of(pc.add(pc.indices_nonzero(is_wanted), _number(start))))
+        return number_array(marks, pa.uint32()), number_array(places, pa.uint64())
 
 
 def _suspects(ours: pa.Array, theirs: pa.Array, turn: _Turn) -> Iterator[pa.Array]:
@@ -115,22 +112,23 @@ def _doubled(marks: pa.Array, places: pa.Array) -> Iterator[pa.Array]:
     yield places.take(order[:-1].filter(is_same))
 
 
+def _bytes_of(numbers: pa.Array) -> memoryview:
+    """Give the bytes of an array of numbers, not copied."""
+    width = numbers.type.bit_width // 8
+    start = numbers.offset * width
+    return memoryview(numbers.buffers()[1])[start : start + len(numbers) * width]
+
+
 @contextmanager
-def _mapped(file: Path, type_: pa.DataType) -> Iterator[pa.Array]:
+def _mapped(file: Path) -> Iterator[pa.Array]:
     """Give a file of numbers as an array that stays on disk."""
     with pa.memory_map(str(file)) as mapped:
         numbers = mapped.read_buffer() if mapped.size() else pa.py_buffer(b"")
-        yield pa.Array.from_buffers(type_, numbers.size // (type_.bit_width // 8), [None, numbers])
+        yield pa.Array.from_buffers(pa.uint64(), numbers.size // 8, [None, numbers])
 
 
-def _numbers(values: list[int], type_: pa.DataType) -> pa.Array:
-    """Make an array; not by `pa.array`, which imports pandas where it is installed."""
-    numbers = array("I" if type_ == pa.uint32() else "Q", values)
-    return pa.Array.from_buffers(type_, len(values), [None, pa.py_buffer(numbers)])
-
-
-def _number(value: int, type_: pa.DataType) -> pa.Scalar:
-    return _numbers([value], type_)[0]
+def _number(value: int) -> pa.Scalar:
+    return number_array([value], pa.uint64())[0]
 
 
 def _append(file: Path, piece: bytes) -> None:

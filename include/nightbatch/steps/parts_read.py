@@ -112,7 +112,7 @@ class _Reading:
         for part in redact(parts, self._ports, self._job, self._key):
             requests = [one.request() for question in part if (one := self._asked_for(question, bad))]
             self._filler.add(requests)
-            marks.write(marks_of(requests))
+            marks.write(marks_of((one.key, one.fingerprint) for one in requests))
             self._watch(Progress("prepare", tally.pulled + tally.from_pending, note=f"{self._asked:,} requests"))
 
     def _asked_for(self, question: Question, bad: RowWriter) -> Asked | None:
