@@ -35,6 +35,8 @@ from nightbatch.demo.services.postgres import airflow_connection as postgres_con
 from nightbatch.demo.services.stack import Stack
 
 SHARDS, MOST = 25, 1.2
+TASKS = os.cpu_count() or 2
+"""Tasks at a time: eight on two cores take each other's caches, which says nothing about what a step costs."""
 DAG_FILE = f"""
 import sys
 from pathlib import Path
@@ -170,7 +172,7 @@ def main() -> None:
             dags_folder=dags,
             plugins_folder=PROJECT / "plugins",
             connections={**connections, "warehouse": postgres_connection(sinks["airflow"])},
-            settings=lambda chosen: replace(chosen, extra={**chosen.extra, **theirs}),
+            settings=lambda chosen: replace(chosen, parallelism=TASKS, extra={**chosen.extra, **theirs}),
         )
         hand |= {
             "AIRFLOW_CONN_OPENAI_DEFAULT": connections["openai_default"],
