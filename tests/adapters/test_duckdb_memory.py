@@ -129,6 +129,22 @@ def test_answers_that_are_only_read_take_little_and_more_where_they_need_it(
     assert "cannot do with 64kB of memory, and is asked again with 512MB" in caplog.text
 
 
+def test_long_answers_behind_short_ones_are_read_to_the_end(tmp_path: Path) -> None:
+    """Too little memory shows only when they come, and by then it is too late to ask again with more."""
+    connection = Connection("warehouse", "duckdb", host=str(tmp_path / "sink.duckdb"))
+    sink = DuckDBSink(connection, "answers", key_column="id", answer_schema=None)
+    sink.prepare(about())
+    sink.merge(about(), "part", [answers({"first": "short"})])
+    columns = (
+        "answers.* EXCLUDE (id, answer), id || '-' || n AS id, repeat('long ', if(n < 130_000, 1, 8_000)) AS answer"
+    )
+    with duckdb.connect(str(tmp_path / "sink.duckdb")) as database:
+        database.execute(f"INSERT INTO answers BY NAME SELECT {columns} FROM answers, range(136_000) AS numbers(n)")
+
+    assert sum(map(len, sink.given("answer"))) == 136_001
+    assert sum(map(len, sink.known())) == sum(map(len, sink.held(about()))) == 136_001
+
+
 def test_what_somebody_decided_is_a_limit(file: Path) -> None:
     with pytest.raises(StorageUnavailable, match="say more as `memory_limit` in the connection's extra"):
         rows_of(source_of(file, GREEDY, memory_limit="100MB"))

@@ -31,8 +31,12 @@ A sort merges some 120,000 rows at a time in memory, for each thread, however ma
 2026-11, four million rows of 1 KB in 512 MB, 600,000 of 5 KB in 1.5 GB.
 """
 
-SCAN_MEMORY = "64MB"
-"""What reading a table from front to back may take: DuckDB fills what it is given with what it has read."""
+SCAN_MEMORY = "48MB"
+"""
+What reading narrow columns from front to back may take: DuckDB fills what it is given with what it has read.
+
+Not for answers: 2,048 are read at once, and where long ones come late, it is too late to ask again with more.
+"""
 
 _NEEDS_MORE = (
     "%s: the query cannot do with %s of memory, and is asked again with %s. "
@@ -90,15 +94,16 @@ def memory_limits(connection: Connection) -> tuple[str | None, ...]:
 
 
 def streamed(
-    connection: Connection, read: Callable[[str | None], Iterator[T]], *, about: str, scans: bool = False
+    connection: Connection, read: Callable[[str | None], Iterator[T]], *, about: str, is_narrow: bool = False
 ) -> Iterator[T]:
     """
     Stream what `read` gives with so much memory; it is asked again with more where that was too little to begin.
 
-    `scans` says that it reads a table from front to back, which takes little. Raises duckdb.OutOfMemoryException.
+    `is_narrow` says that it reads columns of short values from front to back, which takes little. Raises
+    duckdb.OutOfMemoryException.
     """
     limits = memory_limits(connection)
-    limits = (SCAN_MEMORY, *limits) if scans and "memory_limit" not in connection.extra else limits
+    limits = (SCAN_MEMORY, *limits) if is_narrow and "memory_limit" not in connection.extra else limits
     for memory, more in zip(limits, [*limits[1:], ""], strict=True):
         began = False
         try:

@@ -133,14 +133,14 @@ class DuckDBSink:
         key, table = _quoted(self.layout.key_column), _identifier(self.layout.answers)
         # As a number, because DuckDB makes a time with a zone only with the help of pytz.
         query = f"SELECT {key}, nb_fingerprint, epoch_us(nb_window_end) FROM {table}"  # noqa: S608 - quoted names, no values
-        for chunk in self._stream(query):
+        for chunk in self._stream(query, is_narrow=True):
             yield [(key, print_, _EPOCH + timedelta(microseconds=end_us)) for key, print_, end_us in chunk]
 
     def held(self, since: SinkContext) -> Iterator[list[HeldAnswer]]:
         """Stream the answers of this run and of those that are not older; see `Sink.held`."""
         query = _HELD.format(key=_quoted(self.layout.key_column), table=_identifier(self.layout.answers))
         end_us = (since.window.end - _EPOCH) // timedelta(microseconds=1)
-        for chunk in self._stream(query, [end_us, since.generation, since.run]):
+        for chunk in self._stream(query, [end_us, since.generation, since.run], is_narrow=True):
             yield [HeldAnswer(*row) for row in chunk]
 
     def given(self, field: str) -> Iterator[list[GivenAnswer]]:
@@ -150,13 +150,14 @@ class DuckDBSink:
         for chunk in self._stream(query):
             yield [GivenAnswer(*row) for row in chunk]
 
-    def _stream(self, query: str, values: Sequence[Any] = ()) -> Iterator[list[tuple[Any, ...]]]:
+    def _stream(
+        self, query: str, values: Sequence[Any] = (), *, is_narrow: bool = False
+    ) -> Iterator[list[tuple[Any, ...]]]:
         """Stream what a query says of the answers; nothing where there is no table of them yet."""
         if file_of(self._connection).exists():
             with translated(self.identity, BadSink):
-                yield from streamed(
-                    self._connection, partial(self._ask, query, values), about=self.identity, scans=True
-                )
+                ask = partial(self._ask, query, values)
+                yield from streamed(self._connection, ask, about=self.identity, is_narrow=is_narrow)
 
     def _ask(self, query: str, values: Sequence[Any], memory: str | None) -> Iterator[list[tuple[Any, ...]]]:
         with connected(self._connection, read_only=True, memory=memory) as database:
