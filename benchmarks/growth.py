@@ -1,7 +1,7 @@
 """
 Measure how a whole night grows: CPU a record of each step function, and memory over time, at several sizes.
 
-    .venv/bin/python benchmarks/growth.py [SIZE ...]
+    .venv/bin/python benchmarks/growth.py [SIZE ...] [turns=N]
 
 A night of short records from Parquet to Parquet by `nightbatch run`, the emulator answering at once, clocked from
 outside (`clocked.py`): what is imported is told apart, since it does not grow. Memory is looked at five times a second.
@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 from clocked import STEPS, clocked
 from night import typed, vendor
 from records import SHORT, make
-from turns import Row, asked_for, finish
+from turns import Row, asked_for, finish, middle_of, turns_asked
 
 MOST = 1.1
 LOOK_EVERY_S = 0.2
@@ -79,21 +80,27 @@ def rows(found: dict[int, dict[str, Any]]) -> list[Row]:
 
 
 def main() -> None:
-    """Run a night of each size."""
+    """Let nights of all sizes take turns."""
+    turns = turns_asked(5)
     sizes = asked_for(*(() if sys.argv[1:] else (10_000, 100_000, 1_000_000)))
-    found: dict[int, dict[str, Any]] = {}
-    for size in sizes:
+    told: dict[int, list[dict[str, Any]]] = {size: [] for size in sizes}
+    for turn, size in product(range(turns), sizes):
         with TemporaryDirectory(prefix="nightbatch-bench-") as name:
             data, out = Path(name), Path(name) / "out"
             out.mkdir()
             make(data, size, size=SHORT)
             with vendor(data / "vendor"):
-                found[size] = night(data, out)
+                told[size].append(night(data, out))
+        print(f"  {turn + 1}/{turns} {size:,}: {told[size][-1]['whole_s']:.1f} CPU s", file=sys.stderr, flush=True)
+    found: dict[int, dict[str, Any]] = {}
+    for size, nights in told.items():
+        middle = sorted(nights, key=lambda one: float(one["whole_s"]))[len(nights) // 2]
+        found[size] = {**middle_of(nights), "wall_s": middle["wall_s"], "memory": middle["memory"]}  # as it was
         parts = ", ".join(f"{step} {found[size][step] / size * 1e6:.1f}" for step in STEPS)
         print(
             f"{size:>9,} records: {found[size]['whole_s']:.1f} CPU s, {found[size]['mb']:.0f} MB; µs a record: {parts}"
         )
-    finish(__file__, found, rows(found))
+    finish(__file__, found, rows(found), turns=turns)
 
 
 if __name__ == "__main__":

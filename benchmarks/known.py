@@ -1,7 +1,7 @@
 """
 Measure `prepare` against a sink that holds many answers already, of which nine records in ten are unchanged.
 
-    .venv/bin/python benchmarks/known.py [KNOWN] [RECORDS] [KIND ...]
+    .venv/bin/python benchmarks/known.py [KNOWN] [RECORDS] [KIND ...] [turns=N]
 
 A sink of each kind is filled directly, not by runs: the true fingerprints of nine tenths of the records, and made-up
 ones of made-up keys, in no order. It is measured at KNOWN and at a tenth of that, as `memory.py` does it: in a process
@@ -22,12 +22,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from memory import GROWTH, LIMIT_MB, TINY, measured, opened
 from records import DAY, job_values, make
-from turns import Row, Variant, finish, play
+from turns import Row, Variant, finish, middle_of, play, turns_asked
 
 KINDS = ("files", "duckdb", "postgres")
 A_FILE = 100_000
@@ -193,30 +194,36 @@ class Lines:
 # --- all of them ----------------------------------------------------------------------------------------------
 
 
-def play_one(root: Path, what: str, kind: str, answers: int, records: int) -> dict[str, float]:
-    """Do one thing in a process and a folder of its own."""
+def play_known(root: Path, kind: str, answers: int, records: int, *, turns: int) -> dict[str, float]:
+    """Fill a sink once, and prepare against it so many times, each as if it were the first; gives the medians."""
     with TemporaryDirectory(prefix=f"{kind}-", dir=root) as name:
-        data, scratch = Path(name), Path(name) / "scratch"
-        scratch.mkdir()
+        data = Path(name)
         job_of(root, data, kind)
-        if what == "known":
-            fill(root, data, kind, answers, records)
-        argv = [sys.executable, __file__, "--one", what, name, name]
-        environ = {**os.environ, "TMPDIR": str(scratch)}
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environ)
-        if kind == "postgres" and what == "known":
+        fill(root, data, kind, answers, records)
+        told = []
+        for turn in range(turns):
+            rmtree(data / "home")  # with the ledger, which knows of the turn before
+            told.append(play_one("known", data))
+            assert told[-1]["unchanged"] == round(min(answers, records) * UNCHANGED), told[-1]
+            figures = f"{told[-1]['step_s']:.1f} CPU s, {told[-1]['own_mb']:.0f} MB"
+            print(f"  {turn + 1}/{turns} {kind} {answers:,}: {figures}", file=sys.stderr, flush=True)
+        if kind == "postgres":
             import psycopg
 
             with psycopg.connect(os.environ["BENCH_POSTGRES"]) as database:
                 database.execute("DROP TABLE IF EXISTS answers, answers_dead_letters")
+    return middle_of(told)
+
+
+def play_one(what: str, data: Path) -> dict[str, float]:
+    """Do one thing in a process of its own, which has a temporary folder of its own."""
+    with TemporaryDirectory(prefix="scratch-", dir=data) as scratch:
+        argv = [sys.executable, __file__, "--one", what, str(data), str(data)]
+        environ = {**os.environ, "TMPDIR": scratch}
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environ)
     if done.returncode:
-        sys.exit(f"{kind} {what} failed:\n{done.stderr[-3000:]}")
+        sys.exit(f"{data.name} {what} failed:\n{done.stderr[-3000:]}")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    if what == "known":
-        assert found["unchanged"] == round(min(answers, records) * UNCHANGED), found
-        print(
-            f"  {kind} {answers:,}: {found['step_s']:.1f} CPU s, {found['own_mb']:.0f} MB", file=sys.stderr, flush=True
-        )
     return found
 
 
@@ -241,6 +248,7 @@ def main() -> None:
         return
     from nightbatch.demo.services.stack import Stack
 
+    turns = turns_asked(5)
     numbers = [int(text.replace("_", "")) for text in sys.argv[1:] if text[0].isdigit()]
     answers, records = [*numbers, *(10_000_000, 100_000)[len(numbers) :]]
     kinds = [text for text in sys.argv[1:] if not text[0].isdigit()] or KINDS
@@ -250,11 +258,14 @@ def main() -> None:
         if "postgres" in kinds:
             os.environ["BENCH_POSTGRES"] = stack.start_postgres().url()
         make(root, records)
-        play_one(root, "prints", "files", 0, records)
+        with TemporaryDirectory(prefix="files-", dir=root) as data:
+            job_of(root, Path(data), "files")
+            play_one("prints", Path(data))
         for kind in kinds:
-            play_one(root, "known", kind, TINY, records)  # tells what is imported
-            found[kind] = {size: play_one(root, "known", kind, size, records) for size in (answers // 10, answers)}
-    finish(__file__, found, rows(found, records))
+            play_known(root, kind, TINY, records, turns=1)  # tells what is imported
+            sizes = (answers // 10, answers)
+            found[kind] = {size: play_known(root, kind, size, records, turns=turns) for size in sizes}
+    finish(__file__, found, rows(found, records), turns=turns)
 
 
 if __name__ == "__main__":

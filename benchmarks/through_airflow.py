@@ -150,7 +150,7 @@ def rows(found: dict[str, dict[str, float]], records: int) -> list[Row]:
 
 def main() -> None:
     """Start everything, and let both take turns."""
-    records, pairs = asked_for(1_000_000, 1)
+    records, pairs = asked_for(1_000_000, 5)
     told: dict[str, list[dict[str, float]]] = {"nightbatch run": [], "airflow": []}
     with TemporaryDirectory(prefix="nightbatch-bench-") as name, Stack(Path(name) / "stack") as stack:
         data, dags = Path(name) / "data", Path(name) / "dags"

@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from compileall import compile_dir
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -99,10 +99,13 @@ def median_of(told: Mapping[str, list[dict[str, float]]]) -> Found:
     """Give the median of each figure over its turns; all must have given the same number of rows."""
     counts = {run["rows"] for runs in told.values() for run in runs}
     assert len(counts) == 1, f"the variants did different work: {counts}"
-    return {
-        name: {figure: statistics.median(run[figure] for run in runs) for figure in runs[0]}
-        for name, runs in told.items()
-    }
+    return {name: middle_of(runs) for name, runs in told.items()}
+
+
+def middle_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Give the median of each figure over some runs; what is no number is left out."""
+    numbers = [figure for figure, value in runs[0].items() if isinstance(value, int | float)]
+    return {figure: statistics.median(run[figure] for run in runs) for figure in numbers}
 
 
 def tell(found: Found) -> None:
@@ -147,6 +150,13 @@ def finish(script: str, found: Any, rows: list[Row], *, turns: int = 1, **more: 
     file = folder / f"{Path(script).stem}.json"
     told = [asdict(replace(row, turns=row.turns or turns)) for row in rows]
     file.write_text(json.dumps({"found": found, "rows": told, **more}, indent=1))
+
+
+def turns_asked(default: int) -> int:
+    """Take `turns=N` off the command line, for scripts whose numbers are sizes."""
+    told = [text for text in sys.argv if text.startswith("turns=")]
+    sys.argv[:] = [text for text in sys.argv if text not in told]
+    return int(told[-1].partition("=")[2]) if told else default
 
 
 def asked_for(*defaults: int) -> list[int]:
