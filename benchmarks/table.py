@@ -17,9 +17,9 @@ machine makes them half as many again. How many minutes each takes on two quiet 
     load             2   100,000 records, five turns
     upload           2   100,000 records, five turns
     night            5   100,000 records, five turns of ours and one of each peer
-    growth           5   10,000, 100,000 and 1,000,000 records, one turn
-    known           10   1,000,000 and 10,000,000 known answers, three kinds of sink, one turn
-    through_airflow  8   1,000,000 records, one turn
+    growth          15   10,000, 100,000 and 1,000,000 records, five turns
+    known           20   1,000,000 and 10,000,000 known answers, three kinds of sink, five turns
+    through_airflow 30   1,000,000 records, five turns
     triggerer        6   1,000 batches for five minutes
     memory          17   100,000 and 1,000,000 records, five kinds of source and sink, one turn
 """

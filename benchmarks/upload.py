@@ -5,13 +5,15 @@ Measure what it costs to have request files in S3: CPU a gigabyte, local copies,
 
 `to S3` and `to disk` prepare the same records; `upload alone` sends as many bytes through the same store, and does
 nothing else, and is what the CPU seconds a gigabyte are of. The server is on this machine, so it takes a core that a
-bucket elsewhere would not; what preparing waits for is therefore timed where it writes. Local bytes are those that the
+bucket elsewhere would not, and seconds say little: whether uploading overlaps with preparing is therefore told in
+bytes, by asking the server what it has when the last record of a file was written. Local bytes are those that the
 process gave to a disk, and those of the largest file that it had open beside its source; a ledger and caches of
 imports are among them.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import threading
@@ -32,8 +34,8 @@ GB = 1e9
 
 def to_s3(data: Path, out: Path) -> Mapping[str, Any]:
     """Prepare into a bucket."""
-    with watched(data / "records.parquet") as local, timed_writers() as waits:
-        return {**prepared(source(data), out, **staging(out)), **local, "waited_s": sum(waits)}
+    with watched(data / "records.parquet") as local, asked_writers() as there:
+        return {**prepared(source(data), out, **staging(out)), **local, **there}
 
 
 def to_disk(data: Path, out: Path) -> Mapping[str, Any]:
@@ -74,28 +76,43 @@ def staging(out: Path) -> dict[str, str]:
 
 
 @contextmanager
-def timed_writers() -> Iterator[list[float]]:
-    """Collect the seconds that whoever writes to a bucket is kept waiting."""
+def asked_writers() -> Iterator[dict[str, float]]:
+    """Add up what the server has of each file in parts when the last of it was written, and what waiting took."""
+    import boto3
     import obstore
 
-    waits: list[float] = []
+    given = json.loads(os.environ["BENCH_S3"])
+    client = boto3.client(
+        "s3",
+        aws_access_key_id=given["login"],
+        aws_secret_access_key=given["password"],
+        endpoint_url=given["extra"]["endpoint_url"],
+        region_name=given["extra"].get("region_name"),
+    )
+    told = {"there_bytes": 0.0, "waited_s": 0.0}
 
-    class Timed:
-        def __init__(self, *args: Any, **choices: Any) -> None:
-            self.writer = opened(*args, **choices)
+    def bytes_there(name: str) -> float:
+        found = client.list_multipart_uploads(Bucket="bench", Prefix=name).get("Uploads", [])
+        parts = [client.list_parts(Bucket="bench", Key=one["Key"], UploadId=one["UploadId"]) for one in found]
+        return float(sum(part["Size"] for page in parts for part in page.get("Parts", [])))
+
+    class Asked:
+        def __init__(self, bucket: Any, name: str, **choices: Any) -> None:
+            self.writer, self.name = opened(bucket, name, **choices), name
 
         def write(self, piece: bytes) -> None:
             began = time.perf_counter()
             self.writer.write(piece)
-            waits.append(time.perf_counter() - began)
+            told["waited_s"] += time.perf_counter() - began
 
         def close(self) -> None:
+            told["there_bytes"] += bytes_there(self.name)
             began = time.perf_counter()
             self.writer.close()
-            waits.append(time.perf_counter() - began)
+            told["waited_s"] += time.perf_counter() - began
 
-    opened, obstore.open_writer = obstore.open_writer, Timed
-    yield waits
+    opened, obstore.open_writer = obstore.open_writer, Asked
+    yield told
 
 
 @contextmanager
@@ -140,19 +157,17 @@ def rows(found: Found) -> list[Row]:
     bucket, disk, alone = (found[name] for name in VARIANTS)
     a_gb = alone["sent_cpu_s"] / alone["bytes"] * GB
     local = max(bucket["disk_bytes"], bucket["open_bytes"])
-    sending_s = alone["sent_s"] * bucket["bytes"] / alone["bytes"]
-    hidden = 1 - bucket["waited_s"] / sending_s
+    early = bucket["there_bytes"] / bucket["bytes"]
     seen = f"{local / 1e6:.1f} MB on disk of {bucket['bytes'] / 1e6:,.0f} MB sent"
-    waited = f"waited {bucket['waited_s']:.1f} s of {sending_s:.1f} s"
-    walls = f"wall {bucket['wall_s']:.1f} s, to disk {disk['wall_s']:.1f} s"
+    walls = f"wall {bucket['wall_s']:.1f} s, {bucket['waited_s']:.1f} s of it waited; to disk {disk['wall_s']:.1f} s"
     return [
         Row("upload to S3: client CPU a GB", "≤ 1.5 s", f"{a_gb:.2f} s", a_gb <= 1.5),
         Row("upload to S3: local copy", "none", seen, local < 0.05 * bucket["bytes"]),
         Row(
-            "upload to S3: hidden behind preparing",
-            "≥ 50 % of its time",
-            f"{hidden:.0%} ({waited}; {walls})",
-            hidden >= 0.5,
+            "upload to S3: there when the last record is written",
+            "≥ 80 % of the bytes",
+            f"{early:.0%} ({walls})",
+            early >= 0.8,
         ),
     ]
 
