@@ -21,6 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -40,6 +41,7 @@ TASKS = os.cpu_count() or 2
 DAG_FILE = f"""
 import sys
 from pathlib import Path
+from shutil import rmtree
 
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from clocked import clock
@@ -186,10 +188,13 @@ def main() -> None:
             found = by_airflow(airflow, job, Path(theirs["BENCH_CLOCK"]))
             told["airflow"].append(found | {"rows": loaded(sinks["airflow"], f"answers_{turn}")})
             print(f"  {turn + 1}/{pairs} by Airflow: {found['steps_s']:.1f} s", file=sys.stderr, flush=True)
-    found_all = median_of(told)
+            for folder in (Path(hand["NIGHTBATCH_HOME"]), Path(theirs["NIGHTBATCH_HOME"])):
+                rmtree(folder / "staging" / job)  # a turn leaves gigabytes
+            # After each turn, so that what is cut short keeps what it found.
+            found_all = median_of(told)
+            finish(__file__, found_all, rows(found_all, records), turns=turn + 1)
     for name, figures in found_all.items():
         print(name, {figure: round(value, 2) for figure, value in figures.items()})
-    finish(__file__, found_all, rows(found_all, records), turns=pairs)
 
 
 if __name__ == "__main__":
