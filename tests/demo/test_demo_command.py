@@ -63,3 +63,20 @@ def test_a_limit_that_is_no_number_of_records_is_refused_and_not_taken_for_none(
     assert done.returncode == 2
     assert "write 1 or more, or leave it out for all" in done.stderr
     assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize("number", ["-1", "two"])
+def test_workers_that_cannot_be_counted_are_refused(number: str, tmp_path: Path) -> None:
+    done = _typed("--workers", number, "--exit", folder=tmp_path / "demo")
+    assert done.returncode == 2
+    assert f"{number!r} is no number of workers" in done.stderr
+
+
+def test_vendors_of_another_name_are_refused_also_where_the_shell_says_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken for the stand-in, `VENDORS=Real` would look as if it had been paid for."""
+    monkeypatch.setenv("VENDORS", "Real")
+    done = _typed("--exit", folder=tmp_path / "demo")
+    assert done.returncode == 2
+    assert "'Real' is neither 'emulator' nor 'real'" in done.stderr

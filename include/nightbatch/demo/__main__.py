@@ -75,17 +75,37 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=Path(".nightbatch/demo"), help="where all data go")
     parser.add_argument("--exit", action="store_true", help="stop when both jobs have ended")
     parser.add_argument("--json", type=Path, help="write the figures into this file too, for machines")
-    parser.add_argument("--vendors", choices=["emulator", "real"], default=os.environ.get("VENDORS") or "emulator")
-    parser.add_argument("--workers", type=int, default=0, help="Celery workers; 0 runs tasks beside the scheduler")
-    parser.add_argument("--limit", type=_count, default=None, help="records a job; for a first look with real vendors")
+    # A type and no choices: those are not held against a default, which a shell says here.
+    parser.add_argument("--vendors", type=_vendors, default=os.environ.get("VENDORS") or "emulator")
+    parser.add_argument("--workers", type=_workers, default=0, help="Celery workers; 0 runs tasks beside the scheduler")
+    parser.add_argument(
+        "--limit", type=_records, default=None, help="records a job; for a first look with real vendors"
+    )
     return parser.parse_args()
 
 
-def _count(text: str) -> int:
+def _vendors(text: str) -> str:
+    if text not in ("emulator", "real"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 'emulator' nor 'real'")
+    return text
+
+
+def _records(text: str) -> int:
     """Read a number of records; 0 is refused, since who writes it does not want to pay for all."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
+    if (number := _whole(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of records; write 1 or more, or leave it out for all")
-    return int(text)
+    return number
+
+
+def _workers(text: str) -> int:
+    if (number := _whole(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers; write 0 or more")
+    return number
+
+
+def _whole(text: str) -> int:
+    """Read digits; -1 for whatever else."""
+    return int(text) if text.isascii() and text.isdigit() else -1
 
 
 def _interrupt(*_: Any) -> None:
