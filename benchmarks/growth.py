@@ -23,7 +23,7 @@ from typing import Any
 from clocked import STEPS, clocked
 from night import typed, vendor
 from records import SHORT, make
-from turns import Row, asked_for, finish, middle_of, turns_asked
+from turns import Row, asked_for, finish, medians, turns_asked
 
 MOST = 1.1
 NAMES = {
@@ -102,7 +102,8 @@ def main() -> None:
     found: dict[int, dict[str, Any]] = {}
     for size, nights in told.items():
         middle = sorted(nights, key=lambda one: float(one["whole_s"]))[len(nights) // 2]
-        found[size] = {**middle_of(nights), "wall_s": middle["wall_s"], "memory": middle["memory"]}  # as it was
+        # The picture is of one night.
+        found[size] = {**medians(nights), "wall_s": middle["wall_s"], "memory": middle["memory"]}
         parts = ", ".join(f"{step} {found[size][step] / size * 1e6:.1f}" for step in STEPS)
         print(
             f"{size:>9,} records: {found[size]['whole_s']:.1f} CPU s, {found[size]['mb']:.0f} MB; µs a record: {parts}"

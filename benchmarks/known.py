@@ -28,7 +28,7 @@ from typing import Any
 
 from memory import GROWTH, LIMIT_MB, TINY, measured, opened
 from records import DAY, job_values, make
-from turns import Row, Variant, finish, middle_of, play, turns_asked
+from turns import Row, Variant, finish, medians, play, turns_asked
 
 KINDS = ("files", "duckdb", "postgres")
 A_FILE = 100_000
@@ -203,16 +203,17 @@ def play_known(root: Path, kind: str, answers: int, records: int, *, turns: int)
         told = []
         for turn in range(turns):
             rmtree(data / "home")  # with the ledger, which knows of the turn before
-            told.append(play_one("known", data))
-            assert told[-1]["unchanged"] == round(min(answers, records) * UNCHANGED), told[-1]
-            figures = f"{told[-1]['step_s']:.1f} CPU s, {told[-1]['own_mb']:.0f} MB"
+            found = play_one("known", data)
+            assert found["unchanged"] == round(min(answers, records) * UNCHANGED), found
+            told.append(found)
+            figures = f"{found['step_s']:.1f} CPU s, {found['own_mb']:.0f} MB"
             print(f"  {turn + 1}/{turns} {kind} {answers:,}: {figures}", file=sys.stderr, flush=True)
         if kind == "postgres":
             import psycopg
 
             with psycopg.connect(os.environ["BENCH_POSTGRES"]) as database:
                 database.execute("DROP TABLE IF EXISTS answers, answers_dead_letters")
-    return middle_of(told)
+    return medians(told)
 
 
 def play_one(what: str, data: Path) -> dict[str, float]:

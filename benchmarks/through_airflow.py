@@ -6,7 +6,8 @@ Time one job by `nightbatch run` and by a real Airflow with its metadata on Post
 Short records from Parquet, answers into a table, ledger on PostgreSQL in both; the emulator answers at once. Compared
 are the CPU seconds inside the functions of `flow` (`clocked.py`), without what is imported in them, which is told
 beside. Whole processes: `nightbatch run` from its start to its end, and every part of Airflow and every task from the
-trigger to the run's end. The vendor and the database are counted in neither. Airflow is started once.
+trigger to the run's end. The vendor and the database are counted in neither. Airflow is started once, and runs as many
+tasks at a time as there are cores.
 """
 
 from __future__ import annotations
@@ -41,7 +42,6 @@ TASKS = os.cpu_count() or 2
 DAG_FILE = f"""
 import sys
 from pathlib import Path
-from shutil import rmtree
 
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from clocked import clock

@@ -99,10 +99,10 @@ def median_of(told: Mapping[str, list[dict[str, float]]]) -> Found:
     """Give the median of each figure over its turns; all must have given the same number of rows."""
     counts = {run["rows"] for runs in told.values() for run in runs}
     assert len(counts) == 1, f"the variants did different work: {counts}"
-    return {name: middle_of(runs) for name, runs in told.items()}
+    return {name: medians(runs) for name, runs in told.items()}
 
 
-def middle_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def medians(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Give the median of each figure over some runs; what is no number is left out."""
     numbers = [figure for figure, value in runs[0].items() if isinstance(value, int | float)]
     return {figure: statistics.median(run[figure] for run in runs) for figure in numbers}

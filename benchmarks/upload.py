@@ -1,14 +1,13 @@
 """
-Measure what it costs to have request files in S3: CPU a gigabyte, local copies, and whether preparing waits for it.
+Measure what it costs to have request files in S3: CPU a gigabyte, local copies, and whether it overlaps with preparing.
 
     .venv/bin/python benchmarks/upload.py [RECORDS] [PAIRS]
 
-`to S3` and `to disk` prepare the same records; `upload alone` sends as many bytes through the same store, and does
-nothing else, and is what the CPU seconds a gigabyte are of. The server is on this machine, so it takes a core that a
-bucket elsewhere would not, and seconds say little: whether uploading overlaps with preparing is therefore told in
-bytes, by asking the server what it has when the last record of a file was written. Local bytes are those that the
-process gave to a disk, and those of the largest file that it had open beside its source; a ledger and caches of
-imports are among them.
+`to S3` prepares records; `upload alone` sends as many bytes through the same store, and does nothing else, and is what
+the CPU seconds a gigabyte are of. The server is on this machine, so it takes a core that a bucket elsewhere would not,
+and seconds say little: whether uploading overlaps with preparing is therefore told in bytes, by asking the server what
+it has when the last record of a file was written. Local bytes are those that the process gave to a disk, and those of
+the largest file that it had open beside its source; a ledger and caches of imports are among them.
 """
 
 from __future__ import annotations
@@ -36,12 +35,6 @@ def to_s3(data: Path, out: Path) -> Mapping[str, Any]:
     """Prepare into a bucket."""
     with watched(data / "records.parquet") as local, asked_writers() as there:
         return {**prepared(source(data), out, **staging(out)), **local, **there}
-
-
-def to_disk(data: Path, out: Path) -> Mapping[str, Any]:
-    """Prepare into a folder."""
-    with watched(data / "records.parquet") as local:
-        return {**prepared(source(data), out), **local}
 
 
 def upload(data: Path, out: Path) -> Mapping[str, Any]:
@@ -149,24 +142,23 @@ def _largest_open(source: Path) -> float:
     return largest
 
 
-VARIANTS: dict[str, Variant] = {"to S3": to_s3, "to disk": to_disk, "upload alone": upload}
+VARIANTS: dict[str, Variant] = {"to S3": to_s3, "upload alone": upload}
 
 
 def rows(found: Found) -> list[Row]:
     """Compare with what was asked for."""
-    bucket, disk, alone = (found[name] for name in VARIANTS)
+    bucket, alone = (found[name] for name in VARIANTS)
     a_gb = alone["sent_cpu_s"] / alone["bytes"] * GB
     local = max(bucket["disk_bytes"], bucket["open_bytes"])
     early = bucket["there_bytes"] / bucket["bytes"]
     seen = f"{local / 1e6:.1f} MB on disk of {bucket['bytes'] / 1e6:,.0f} MB sent"
-    walls = f"wall {bucket['wall_s']:.1f} s, {bucket['waited_s']:.1f} s of it waited; to disk {disk['wall_s']:.1f} s"
     return [
         Row("upload to S3: client CPU a GB", "≤ 1.5 s", f"{a_gb:.2f} s", a_gb <= 1.5),
         Row("upload to S3: local copy", "none", seen, local < 0.05 * bucket["bytes"]),
         Row(
             "upload to S3: there when the last record is written",
             "≥ 80 % of the bytes",
-            f"{early:.0%} ({walls})",
+            f"{early:.0%} (waited {bucket['waited_s']:.1f} s)",
             early >= 0.8,
         ),
     ]
