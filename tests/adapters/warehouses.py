@@ -14,7 +14,8 @@ from nightbatch.adapters.sinks.duckdb import DuckDBSink
 from nightbatch.adapters.sinks.postgres import PostgresSink
 from nightbatch.adapters.sources.duckdb import DuckDBSource
 from nightbatch.adapters.sources.postgres import PostgresSource
-from nightbatch.ports import Connection, Sink, Source, Window
+from nightbatch.core.window import Window
+from nightbatch.ports import Connection, Sink, Source
 
 
 @dataclass(frozen=True)
