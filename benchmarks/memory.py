@@ -1,7 +1,7 @@
 """
 Measure the memory and the CPU of every step, with every kind of source and sink, at two sizes.
 
-    .venv/bin/python benchmarks/memory.py [SMALL] [LARGE] [KIND ...]
+    .venv/bin/python benchmarks/memory.py [SMALL] [LARGE] [KIND ...] [turns=N]
 
 Records have some 2 KB of text. A step runs in a process of its own that has imported beforehand whatever the step
 imports (a tiny run told); its memory is the most that the process then held, less what it held before. Both sizes
@@ -19,12 +19,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from records import job_values, make
-from turns import Row, Variant, finish, held_mb, high_water_mb, play
+from turns import Row, Variant, finish, held_mb, high_water_mb, medians, play, turns_asked
 
 TINY, SHARD_ROWS = 1_000, 50_000
 KINDS = ("parquet", "jsonl", "csv", "postgres", "duckdb")
@@ -249,6 +250,18 @@ Nights = dict[str, dict[int, dict[str, dict[str, float]]]]
 """Kind -> records -> step -> figure."""
 
 
+def nights_of(root: Path, kind: str, sizes: tuple[int, int], *, turns: int) -> dict[int, dict[str, dict[str, float]]]:
+    """Let nights of both sizes take turns; records -> step -> the median of each figure."""
+    told: dict[int, list[dict[str, dict[str, float]]]] = {records: [] for records in sizes}
+    for turn, records in product(range(turns), sizes):
+        told[records].append(night(root, kind, records, min(SHARD_ROWS, *sizes)))
+        print(f"  {turn + 1}/{turns} {kind} {records:,}", file=sys.stderr, flush=True)
+    return {
+        records: {step: medians([one[step] for one in nights]) for step in nights[0]}
+        for records, nights in told.items()
+    }
+
+
 def rows(nights: Nights, small: int, large: int) -> list[Row]:
     """Compare with what was asked for: the worst step of each kind."""
     told = []
@@ -287,6 +300,7 @@ def main() -> None:
         return
     from nightbatch.demo.services.stack import Stack
 
+    turns = turns_asked(5)
     numbers = [int(text.replace("_", "")) for text in sys.argv[1:] if text[0].isdigit()]
     small, large = [*numbers, *(100_000, 1_000_000)[len(numbers) :]]
     kinds = [text for text in sys.argv[1:] if not text[0].isdigit()] or KINDS
@@ -296,13 +310,10 @@ def main() -> None:
             os.environ["BENCH_POSTGRES"] = stack.start_postgres().url()
         for kind in kinds:
             night(Path(name), kind, TINY, TINY)  # tells what is imported
-            nights[kind] = {}
-            for records in (small, large):
-                nights[kind][records] = night(Path(name), kind, records, min(SHARD_ROWS, small))
-                print(f"  {kind} {records:,}", file=sys.stderr, flush=True)
+            nights[kind] = nights_of(Path(name), kind, (small, large), turns=turns)
             # After each kind, so that what is cut short keeps what it found.
             all_kinds = found_before(small, large) | nights
-            finish(__file__, all_kinds, rows(all_kinds, small, large))
+            finish(__file__, all_kinds, rows(all_kinds, small, large), turns=turns)
     table(nights)
 
 

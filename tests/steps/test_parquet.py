@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import BytesIO
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -68,6 +71,45 @@ def test_many_rows_are_read_a_few_at_a_time() -> None:
 
     assert sum(sizes) == count
     assert max(sizes) <= ROWS_AT_A_TIME
+
+
+def test_a_file_is_read_one_row_group_after_the_other() -> None:
+    store, count = _Counting(), 20 * ROWS_AT_A_TIME
+    with row_writer(store, "a.parquet", SCHEMA) as out:
+        for number in range(count):
+            out.add((secrets.token_hex(100), number))
+    whole = store.size_bytes("a.parquet")
+
+    batches = read_batches(store, "a.parquet")
+    next(batches)
+
+    assert store.read_bytes < whole / 4
+    assert sum(batch.num_rows for batch in batches) == count - ROWS_AT_A_TIME
+    assert store.read_bytes >= whole / 2  # it counts what goes through it
+
+
+class _Counting(MemoryStore):
+    """Counts the bytes that are read."""
+
+    read_bytes = 0
+
+    @contextmanager
+    def reader(self, name: str) -> Iterator[BinaryIO]:
+        with _Counted(self.read(name)) as file:
+            file.count = self._count
+            yield file
+
+    def _count(self, size: int) -> None:
+        self.read_bytes += size
+
+
+class _Counted(BytesIO):
+    count: Callable[[int], None]
+
+    def read(self, size: int | None = -1) -> bytes:
+        piece = super().read(size)
+        self.count(len(piece))
+        return piece
 
 
 def test_rows_of_long_texts_are_written_in_smaller_groups() -> None:

@@ -152,7 +152,8 @@ def read_batches(store: Readable, name: str, columns: Sequence[str] | None = Non
     import pyarrow.parquet as pq
 
     with store.reader(name) as file:
-        # Each of Arrow's threads would keep memory of its own: 25 MB more for a shard, and not one second less.
-        yield from pq.ParquetFile(file).iter_batches(
+        # Each of Arrow's threads would keep memory of its own: 25 MB more for a shard, and not one second less. What it
+        # would read ahead is all that was asked for: of verdicts with their answers, the whole file.
+        yield from pq.ParquetFile(file, pre_buffer=False).iter_batches(
             batch_size=ROWS_AT_A_TIME, columns=list(columns) if columns is not None else None, use_threads=False
         )

@@ -97,7 +97,8 @@ def read_part(store: ObjectStore, name: str, kinds: Mapping[str, Kind]) -> pa.Ta
             return _read_lines(file.read(), kinds)
         import pyarrow.parquet as pq
 
-        found = pq.ParquetFile(file).read()
+        parquet = pq.ParquetFile(file, pre_buffer=False)
+        found = parquet.read(columns=[name for name in parquet.schema_arrow.names if name in kinds], use_threads=False)
     columns = [
         found.column(name).cast(ARROW_TYPES[kind])
         if name in found.column_names
