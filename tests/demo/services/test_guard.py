@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nightbatch.demo.services.process import Command, ServiceFailed, ServiceProcess, end_leftover
+from nightbatch.demo.services.process import Command, ServiceFailed, ServiceProcess, end_leftover, read_pids
 from nightbatch.demo.services.waiting import wait_until
 
 GONE_WITHIN_S = 10.0
@@ -35,13 +35,27 @@ time.sleep(600)
 OWNER = """
 import sys, time
 from pathlib import Path
-from nightbatch.demo.services.process import Command, ServiceProcess
+from nightbatch.demo.services.process import Command, ServiceProcess, read_pids
 folder = Path(sys.argv[1])
 argv = [sys.executable, "-c", sys.argv[2], str(folder / "hidden")]
 process = ServiceProcess.start(Command("stubborn", argv, grace_s=1), folder)
 print(*process.pids, flush=True)
 time.sleep(600)
 """
+
+
+SLOW_CHILD = """
+import os, sys, time
+from nightbatch.demo.services import guard, privileges
+ask, own = privileges.die_with_parent, os.getpid()
+def ask_late(with_signal):
+    while os.getppid() == own:
+        time.sleep(0.01)
+    ask(with_signal)
+privileges.die_with_parent = ask_late
+sys.exit(guard.main())
+"""
+"""A guard whose child asks to die with it only when it is dead."""
 
 
 @pytest.fixture
@@ -98,6 +112,24 @@ def test_a_killed_guard_takes_its_service_along(tmp_path: Path) -> None:
     process.stop()
 
     wait_until_gone(process.pids)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+def test_a_guard_that_is_killed_at_once_leaves_no_service(tmp_path: Path) -> None:
+    pid_file, marker = tmp_path / "pids", tmp_path / "ran"
+    service = [sys.executable, "-c", f"import time; open({str(marker)!r}, 'w').close(); time.sleep(600)"]
+    files = ["--log", str(tmp_path / "log"), "--pid-file", str(pid_file)]
+    argv = [sys.executable, "-c", SLOW_CHILD, "--owner", str(os.getpid()), *files, "--", *service]
+    with subprocess.Popen(argv) as guard:
+        try:
+            wait_until(pid_file.exists, what="the guard to start its child", timeout_s=10)
+            pids = [told["pid"] for told in read_pids(pid_file).values()]
+        finally:
+            guard.kill()
+
+    wait_until_gone(pids)
+
+    assert not marker.exists()
 
 
 def test_what_an_earlier_owner_left_is_ended_at_the_next_start(tmp_path: Path) -> None:

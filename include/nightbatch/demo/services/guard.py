@@ -64,17 +64,17 @@ def _options() -> argparse.Namespace:
 
 
 def _start(options: argparse.Namespace) -> int:
-    child = os.fork()
+    own, child = os.getpid(), os.fork()
     if child:
         return child
     try:
-        _become_command(options)
+        _become_command(options, guard=own)
     except BaseException as error:  # noqa: BLE001 - nothing may return into the guard's own code in the child
         os.write(2, f"{options.command[0]}: {error}\n".encode())
     os._exit(127)
 
 
-def _become_command(options: argparse.Namespace) -> None:
+def _become_command(options: argparse.Namespace, *, guard: int) -> None:
     log = os.open(options.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -86,6 +86,8 @@ def _become_command(options: argparse.Namespace) -> None:
         privileges.become(options.account, must_reach=options.reach)
     # Also when somebody kills the guard itself. After the change of user, which would undo it.
     privileges.die_with_parent(signal.Signals[options.stop_signal])
+    if os.getppid() != guard:
+        return  # killed before it was asked for, so that no signal comes
     os.execvp(options.command[0], options.command)  # noqa: S606 - the owner's own command line
 
 
