@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import BytesIO
@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nightbatch.adapters.memory import MemoryStore
-from nightbatch.steps.parquet import ROWS_AT_A_TIME, read_batches, read_rows, row_writer, to_batch
+from nightbatch.steps.parquet import ROWS_AT_A_TIME, TEXTS_AT_A_TIME, read_batches, read_rows, row_writer, to_batch
 from tests.steps.shards import UNHURRIED
 
 SCHEMA = pa.schema([("key", pa.string()), ("sends", pa.int32())])
@@ -74,41 +74,45 @@ def test_many_rows_are_read_a_few_at_a_time() -> None:
 
 
 def test_a_file_is_read_one_row_group_after_the_other() -> None:
-    store, count = _Counting(), 20 * ROWS_AT_A_TIME
-    with row_writer(store, "a.parquet", SCHEMA) as out:
+    store, count = _Watched(), 20_000
+    with row_writer(store, "a.parquet", SCHEMA, at_a_time=TEXTS_AT_A_TIME) as out:
         for number in range(count):
             out.add((secrets.token_hex(100), number))
     whole = store.size_bytes("a.parquet")
 
     batches = read_batches(store, "a.parquet")
-    next(batches)
+    sizes = [next(batches).num_rows]
+    begun = list(store.reads)
+    sizes += [batch.num_rows for batch in batches]
 
-    assert store.read_bytes < whole / 4
-    assert sum(batch.num_rows for batch in batches) == count - ROWS_AT_A_TIME
-    assert store.read_bytes >= whole / 2  # it counts what goes through it
+    assert sizes == [TEXTS_AT_A_TIME] * (count // TEXTS_AT_A_TIME)
+    assert sum(size for _, size in begun) < whole / 4
+    assert sum(size for _, size in store.reads) > whole / 2  # they do go through here
+    places = [place for place, _ in store.reads[len(begun) :]]
+    assert places == sorted(places)  # a file in a bucket is fetched again where one goes back
 
 
-class _Counting(MemoryStore):
-    """Counts the bytes that are read."""
+class _Watched(MemoryStore):
+    """Notes where files are read, and how many bytes."""
 
-    read_bytes = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: list[tuple[int, int]] = []
 
     @contextmanager
     def reader(self, name: str) -> Iterator[BinaryIO]:
-        with _Counted(self.read(name)) as file:
-            file.count = self._count
+        with _WatchedFile(self.read(name)) as file:
+            file.reads = self.reads
             yield file
 
-    def _count(self, size: int) -> None:
-        self.read_bytes += size
 
-
-class _Counted(BytesIO):
-    count: Callable[[int], None]
+class _WatchedFile(BytesIO):
+    reads: list[tuple[int, int]]
 
     def read(self, size: int | None = -1) -> bytes:
+        place = self.tell()
         piece = super().read(size)
-        self.count(len(piece))
+        self.reads.append((place, len(piece)))
         return piece
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nightbatch import flow
 from nightbatch.core.result import ErrorKind, Finish, Outcome, Result
-from nightbatch.steps.parquet import read_rows
+from nightbatch.steps.parquet import TEXTS_AT_A_TIME, read_rows
 from nightbatch.steps.retry import retry
 from tests.memory_stack import NIGHT, job_of
 from tests.steps.shards import UNHURRIED, USAGE, answered, stack_of
@@ -33,7 +34,7 @@ MODELS = [
 
 def collected(how, *, models=1):
     """Run round 0 with these endings; gives the installation, the job, and the run."""
-    stack, job = stack_of(ROWS), job_of(models=MODELS[:models])
+    stack, job = stack_of(len(how)), job_of(models=MODELS[:models])
     stack.records.append(("copy", "text 0"))
     stack.vendor.answer = lambda messages, _: RESULTS[how[int(messages.user.split()[1])]]
     plan = flow.prepare(stack.ports(), job, NIGHT)
@@ -66,6 +67,24 @@ def test_each_bad_row_gets_exactly_one_fate(how, models, has_rounds) -> None:
     assert sum(facts["dead"].values()) + facts["copies_dead"] == len(dead)
     assert sum(facts["pending"].values()) + facts["copies_pending"] == len(pending)
     assert has_rounds or not sent
+
+
+def test_a_sink_takes_dead_letters_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 2 * TEXTS_AT_A_TIME + 1
+    stack, job, run = collected(["permanent"] * count)
+    bury, sizes = stack.sink.bury, []
+
+    def noting(context, part, batches):
+        some = list(batches)
+        sizes.extend(batch.num_rows for batch in some)
+        return bury(context, part, some)
+
+    monkeypatch.setattr(stack.sink, "bury", noting)
+
+    retry(stack.ports(), job, run, seals=1, has_rounds=True)
+
+    assert max(sizes) <= TEXTS_AT_A_TIME
+    assert sum(sizes) == count + 1  # and the copy
 
 
 @UNHURRIED
