@@ -35,7 +35,7 @@ test-ui: setup ## Drive Airflow's pages in a browser, pictures in .ui/; needs Ch
 	@$(UV) sync --locked --group ui
 	README=$(README) $(BIN)/python -m pytest -m ui tests/ui
 
-bench: setup ## Measure speed and memory against their targets; two hours on a quiet machine, ONLY="prepare night" for some
+bench: setup ## Measure speed and memory against their targets; two and a half hours on a quiet machine, ONLY="prepare night" for some
 	@$(BIN)/python benchmarks/table.py $(ONLY)
 
 # Cells are independent of each other, but for those that share one running Airflow: tests/faults/conftest.py says how.

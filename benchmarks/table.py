@@ -21,7 +21,7 @@ machine makes them half as many again. How many minutes each takes on two quiet 
     known           12   1,000,000 and 10,000,000 known answers, three kinds of sink, five turns
     through_airflow 30   1,000,000 records, five turns
     triggerer        6   1,000 batches for five minutes
-    memory          17   100,000 and 1,000,000 records, five kinds of source and sink, one turn
+    memory          42   100,000 and 1,000,000 records, five kinds of source and sink, five turns
 """
 
 from __future__ import annotations
