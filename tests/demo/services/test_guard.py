@@ -35,7 +35,7 @@ time.sleep(600)
 OWNER = """
 import sys, time
 from pathlib import Path
-from nightbatch.demo.services.process import Command, ServiceProcess, read_pids
+from nightbatch.demo.services.process import Command, ServiceProcess
 folder = Path(sys.argv[1])
 argv = [sys.executable, "-c", sys.argv[2], str(folder / "hidden")]
 process = ServiceProcess.start(Command("stubborn", argv, grace_s=1), folder)
