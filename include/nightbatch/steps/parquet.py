@@ -153,7 +153,8 @@ def read_batches(store: Readable, name: str, columns: Sequence[str] | None = Non
 
     wanted = list(columns) if columns is not None else None
     with store.reader(name) as file:
-        # What Arrow would read ahead is all that was asked for: of verdicts with their answers, the whole file.
+        # What Arrow reads ahead by default (in Python since apache/arrow#49924, May 2026) is all that was asked for: of
+        # verdicts with their answers, the whole file.
         parquet = pq.ParquetFile(file, pre_buffer=False)
         # One group after the other: of several it reads a column to its end, and goes back for the next one.
         for group in range(parquet.num_row_groups):
